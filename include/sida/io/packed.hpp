@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "sida/core/api.hpp"
+#include "sida/core/expert_layout.hpp"
+#include "sida/core/result.hpp"
+#include "sida/io/expert_source.hpp"
+#include "sida/io/tensor_source.hpp"
+
+namespace sida::inline v0 {
+
+/// A packed container `FILE.sida`: header, index, config, tokenizer, dense tensors, and one 4 KiB-aligned record
+/// per expert, each part under an XXH3-64 that is verified at every read from disk. Format: docs/formats.md.
+class SIDA_API PackedFile {
+ public:
+  /// @return not_found, io, corrupt, unsupported (another version).
+  static Result<std::shared_ptr<PackedFile const>> open(std::string const& path, ReadPath read_path);
+  virtual ~PackedFile() = default;
+
+  virtual std::string const& config_json() const noexcept = 0;
+  virtual std::string const& tokenizer() const noexcept = 0;  ///< a SentencePiece model, or empty
+  virtual ExpertLayout const& layout() const noexcept = 0;
+  virtual TensorSource const& dense() const noexcept = 0;
+  virtual ExpertSource const& experts() const noexcept = 0;
+};
+
+/// What goes into a container. The sources are read once, tensor by tensor; nothing is held whole.
+struct PackInput {
+  std::string config_json;
+  std::string tokenizer;
+  ExpertLayout layout;
+  TensorSource const* dense = nullptr;
+  std::vector<std::string> dense_names;  ///< tensors of `dense` to include
+  ExpertSource const* experts = nullptr;
+  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;  ///< may be empty
+  std::function<bool()> cancelled;  ///< may be empty; asked between records
+};
+
+/// Writes a container atomically: temporary file beside `path`, fsync, rename. On failure `path` is as it was.
+SIDA_API Status write_packed(std::string const& path, PackInput const& input);
+
+}  // namespace sida::inline v0

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "sida/core/api.hpp"
+#include "sida/core/dtype.hpp"
+
+namespace sida::inline v0 {
+
+/// Instruction sets that CPU kernels are compiled for. Chosen at run time; a caller may force a lesser one.
+enum class CpuIsa : std::uint8_t { portable, avx2 };
+
+SIDA_API std::string_view to_string(CpuIsa isa) noexcept;
+SIDA_API std::optional<CpuIsa> parse_cpu_isa(std::string_view name) noexcept;
+/// The best one that this processor runs.
+SIDA_API CpuIsa best_cpu_isa() noexcept;
+/// Those that this processor runs, the portable one first.
+SIDA_API std::span<CpuIsa const> runnable_cpu_isas() noexcept;
+
+/// y = x W^T for one block of outputs: y[i, j] = sum over c of x[i, c] * w[j, c].
+/// x: [m, k] float, w: [n, k] of type `w_dtype`, y: [m, n] float; strides in elements.
+/// Each y[i, j] is summed in an order that depends on k and the instruction set alone, so that splitting rows or
+/// columns in any way gives identical bytes.
+struct GemmArgs {
+  float const* x = nullptr;
+  std::int64_t x_stride = 0;
+  void const* w = nullptr;
+  std::int64_t w_stride = 0;
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+  std::int64_t m = 0, n = 0, k = 0;
+  Dtype w_dtype = Dtype::f32;
+};
+SIDA_API void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept;
+
+}  // namespace sida::inline v0
