@@ -28,6 +28,8 @@ class SIDA_API EvictionPolicy {
   virtual void insert(ExpertIndex expert) = 0;
   /// `expert` lost its slot.
   virtual void erase(ExpertIndex expert) = 0;
+  /// When `expert` was touched or inserted last, as a rank: smaller is longer ago, 0 is never.
+  virtual std::uint64_t last_use(ExpertIndex expert) const noexcept = 0;
 
   /// Picks one of `candidates` (not empty, ascending): resident, unpinned, outside the event. `horizon` is the
   /// known future, empty when there is no plan. @return an element of `candidates`; ties go to the lowest.

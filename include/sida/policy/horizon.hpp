@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <deque>
 #include <limits>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,19 +23,19 @@ class SIDA_API Horizon {
  public:
   static constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 
-  explicit Horizon(std::uint32_t experts) : next_use_(experts) {}
+  explicit Horizon(std::uint32_t experts) : uses_(experts) {}
 
   /// Appends the events of one plan, in order. Each is sorted and without duplicates; sets of more than `slots`
   /// experts are cut into consecutive parts of at most that many, all under the event's number.
-  PlanId append(std::vector<std::vector<ExpertIndex>> events, std::uint32_t slots);
+  PlanId append(std::vector<std::vector<ExpertIndex>> const& events, std::uint32_t slots);
 
-  /// The same, ahead of all that is planned: the later waves of an event that is happening now.
-  PlanId prepend(std::vector<std::vector<ExpertIndex>> events, std::uint32_t slots);
+  /// Puts events that fit the slots ahead of all that is planned: the later waves of one that is happening now.
+  PlanId prepend(std::vector<std::span<ExpertIndex const>> const& events);
 
-  /// Event `event` of `plan` (its number in `append`) happens now, and demands `experts` (sorted): it and all
-  /// earlier events of the plan leave the horizon.
-  /// @return true when the horizon held this event, as exactly this set of experts.
-  bool arrive(PlanId plan, std::uint32_t event, std::span<ExpertIndex const> experts);
+  /// Event `event` of `plan` (its number in `append`) happens now: it and all earlier ones of
+  /// the plan leave the horizon.
+  /// @return the experts that the plan had named for this event (sorted), or nothing when it had no such event.
+  std::optional<std::vector<ExpertIndex>> arrive(PlanId plan, std::uint32_t event);
 
   /// Forgets a plan, wherever it stands.
   void drop(PlanId plan);
@@ -52,16 +53,16 @@ class SIDA_API Horizon {
 
   /// Position of the first planned event that uses `expert`; kNever when there is none.
   std::uint64_t next_use(ExpertIndex expert) const noexcept {
-    auto const& uses = next_use_[expert];
+    auto const& uses = uses_[expert];
     return uses.empty() ? kNever : uses.front();
   }
 
  private:
-  void forget_uses(Event const& event);
-  std::vector<Event> cut(PlanId plan, std::vector<std::vector<ExpertIndex>> events, std::uint32_t slots) const;
+  void add_uses(Event const& event);
+  void remove_uses(Event const& event);
 
   std::deque<Event> events_;
-  std::vector<std::deque<std::uint64_t>> next_use_;       // per expert, ascending positions
+  std::vector<std::vector<std::uint64_t>> uses_;          // per expert, ascending positions
   std::uint64_t next_position_ = std::uint64_t{1} << 62;  // room below for prepended events
   std::uint64_t next_plan_ = 1;
 };

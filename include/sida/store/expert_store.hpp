@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <thread>
 #include <vector>
 
 #include "sida/core/api.hpp"
@@ -55,6 +56,7 @@ class [[nodiscard]] Wave {
   class ExpertStore* store_ = nullptr;
   std::vector<Expert> experts_;
   StreamRef last_reader_ = StreamRef::host();
+  std::thread::id holder_;  // who acquired it
 };
 
 /// Where a demand event stands in a submitted plan. The default is "not planned".
@@ -84,8 +86,9 @@ class [[nodiscard]] DemandEvent {
   DemandEvent() = default;
   class ExpertStore* store_ = nullptr;
   std::vector<ExpertId> experts_;
-  std::size_t next_ = 0;  // first expert of the next wave
-  std::uint32_t wave_ = 0;
+  std::size_t next_ = 0;   // first expert of the next wave
+  PlanPosition position_;  // of the next wave
+  bool arrived_ = false;   // the store was told that the event happens
   PlanId later_waves_ = PlanId::none;
 };
 
@@ -121,7 +124,8 @@ class SIDA_API ExpertStore {
   /// Every blocked and every later acquire returns `cancelled`; waves that are out stay valid.
   void cancel() noexcept;
 
-  /// Empties the store and zeroes the statistics. @return invalid_argument when a wave or plan is alive.
+  /// Empties the store, forgets all plans and zeroes the statistics; waits for fills under way.
+  /// @return invalid_argument when a wave is alive or an acquire waits.
   Status reset();
 
   std::uint32_t slots() const noexcept;

@@ -1,0 +1,79 @@
+#include "sida/policy/horizon.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "sida/policy/belady.hpp"
+
+namespace sida::inline v0 {
+
+void Horizon::add_uses(Event const& event) {
+  for (ExpertIndex const expert : event.experts) {
+    auto& uses = uses_[expert];
+    uses.insert(std::upper_bound(uses.begin(), uses.end(), event.position), event.position);
+  }
+}
+
+void Horizon::remove_uses(Event const& event) {
+  for (ExpertIndex const expert : event.experts) {
+    auto& uses = uses_[expert];
+    uses.erase(std::lower_bound(uses.begin(), uses.end(), event.position));
+  }
+}
+
+PlanId Horizon::append(std::vector<std::vector<ExpertIndex>> const& events, std::uint32_t slots) {
+  PlanId const plan{next_plan_++};
+  for (std::uint32_t number = 0; number < events.size(); ++number) {
+    for (ExpertSet const part : cut_events({&events[number], 1}, slots)) {
+      events_.push_back({plan, number, next_position_++, {part.begin(), part.end()}});
+      add_uses(events_.back());
+    }
+  }
+  return plan;
+}
+
+PlanId Horizon::prepend(std::vector<ExpertSet> const& events) {
+  PlanId const plan{next_plan_++};
+  std::uint64_t position = events_.empty() ? next_position_ : events_.front().position;
+  for (auto number = static_cast<std::uint32_t>(events.size()); number-- > 0;) {
+    events_.push_front({plan, number, --position, {events[number].begin(), events[number].end()}});
+    add_uses(events_.front());
+  }
+  return plan;
+}
+
+std::optional<std::vector<ExpertIndex>> Horizon::arrive(PlanId plan, std::uint32_t event) {
+  if (plan == PlanId::none) return std::nullopt;
+  bool found = false;
+  std::vector<ExpertIndex> planned;
+  for (auto it = events_.begin(); it != events_.end();) {
+    if (it->plan != plan) {
+      ++it;
+      continue;
+    }
+    if (it->event > event) break;  // a plan's events stand in order
+    if (it->event == event) {
+      found = true;
+      planned.insert(planned.end(), it->experts.begin(), it->experts.end());
+    }
+    remove_uses(*it);
+    it = events_.erase(it);
+  }
+  if (!found) return std::nullopt;
+  return planned;
+}
+
+void Horizon::drop(PlanId plan) {
+  std::erase_if(events_, [&](Event const& event) {
+    if (event.plan != plan) return false;
+    remove_uses(event);
+    return true;
+  });
+}
+
+void Horizon::clear() {
+  events_.clear();
+  for (auto& uses : uses_) uses.clear();
+}
+
+}  // namespace sida::inline v0
