@@ -1,0 +1,85 @@
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <string>
+#include <unistd.h>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "cli/command.hpp"
+#include "cli/interrupt.hpp"
+
+namespace sida::cli {
+namespace {
+
+constexpr char kDescription[] =
+    "sida serves Mixture-of-Experts models from a memory budget: the experts that the input needs are loaded from disk "
+    "as they are needed, and the answers are those of the whole model.";
+constexpr char kManual[] =
+    "Exit status: 0 on success; 1 for data, I/O, and a budget too small for one expert; 2 for malformed or negative "
+    "values and unknown options; 130 when interrupted.";
+
+std::vector<std::unique_ptr<Command>> make_commands() {
+  std::vector<std::unique_ptr<Command>> commands;
+  commands.push_back(make_classify_command());
+  commands.push_back(make_encode_command());
+  return commands;
+}
+
+int report_failure(std::string message, ExitStatus status) {
+  std::replace(message.begin(), message.end(), '\n', ' ');  // one line, whatever a path or a parser puts into it
+  std::fprintf(stderr, "sida: error: %s\n", message.c_str());
+  return static_cast<int>(status);
+}
+
+int run_command(Command& command) {
+  Interrupt interrupt;
+  Session session(interrupt.stop(), ::isatty(STDERR_FILENO) == 1);
+  Status status = command.run(session);
+  if (session.stopped() && !status) return report_failure("interrupted", ExitStatus::interrupted);
+  if (status && std::fflush(stdout) != 0) status = Status(Errc::io, "standard output: cannot write");
+  if (!status) return report_failure(status.message(), ExitStatus::failure);
+  return static_cast<int>(ExitStatus::success);
+}
+
+int run_program(int argc, char** argv) {
+  CLI::App app(kDescription, "sida");
+  app.footer(kManual);
+  app.set_version_flag("--version", "sida " SIDA_VERSION);
+  app.require_subcommand(1);
+  auto const commands = make_commands();
+  std::vector<CLI::App*> parsers;
+  for (auto const& command : commands) {
+    auto* const parser = app.add_subcommand(command->name(), command->summary());
+    parser->footer(command->manual());
+    command->add_options(*parser);
+    parsers.push_back(parser);
+  }
+  Command* chosen = nullptr;
+  try {
+    app.parse(argc, argv);
+    for (std::size_t i = 0; i < commands.size(); ++i) {
+      if (parsers[i]->parsed()) chosen = commands[i].get();
+    }
+    if (chosen != nullptr) chosen->check();
+  } catch (CLI::Success const& wanted) {  // --help, --version
+    app.exit(wanted);
+    return static_cast<int>(ExitStatus::success);
+  } catch (CLI::ParseError const& error) {
+    return report_failure(error.what(), ExitStatus::usage);
+  }
+  return run_command(*chosen);
+}
+
+}  // namespace
+}  // namespace sida::cli
+
+int main(int argc, char** argv) {
+  try {
+    return sida::cli::run_program(argc, argv);
+  } catch (std::exception const& error) {  // out of memory, most likely
+    return sida::cli::report_failure(error.what(), sida::cli::ExitStatus::failure);
+  }
+}
