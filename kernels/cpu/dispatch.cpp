@@ -1,0 +1,64 @@
+#include <array>
+
+#include "kernels/cpu/gemm_nt.hpp"
+#include "sida/kernels/cpu.hpp"
+
+namespace sida::inline v0 {
+
+namespace {
+
+constexpr std::array kIsas = {CpuIsa::portable, CpuIsa::avx2};
+
+bool runs_avx2() noexcept {
+#ifdef SIDA_HAVE_AVX2
+  return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0 &&
+         __builtin_cpu_supports("f16c") != 0;
+#else
+  return false;
+#endif
+}
+
+kernels::WeightType weight_type(Dtype dtype) noexcept {
+  switch (dtype) {
+    case Dtype::f16: return kernels::kWeightF16;
+    case Dtype::bf16: return kernels::kWeightBf16;
+    case Dtype::f32: break;
+  }
+  return kernels::kWeightF32;
+}
+
+}  // namespace
+
+std::string_view to_string(CpuIsa isa) noexcept {
+  switch (isa) {
+    case CpuIsa::portable: return "portable";
+    case CpuIsa::avx2: return "avx2";
+  }
+  return "unknown";
+}
+
+std::optional<CpuIsa> parse_cpu_isa(std::string_view name) noexcept {
+  for (CpuIsa const isa : kIsas) {
+    if (name == to_string(isa)) return isa;
+  }
+  return std::nullopt;
+}
+
+std::span<CpuIsa const> runnable_cpu_isas() noexcept {
+  static bool const avx2 = runs_avx2();
+  return std::span(kIsas).first(avx2 ? 2 : 1);
+}
+
+CpuIsa best_cpu_isa() noexcept { return runnable_cpu_isas().back(); }
+
+void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept {
+  kernels::GemmNt const plain = {args.x,        args.x_stride, args.w, args.w_stride, args.y,
+                                 args.y_stride, args.m,        args.n, args.k,        weight_type(args.w_dtype)};
+#ifdef SIDA_HAVE_AVX2
+  if (isa == CpuIsa::avx2) return kernels::gemm_nt_avx2(plain);
+#endif
+  static_cast<void>(isa);
+  kernels::gemm_nt_portable(plain);
+}
+
+}  // namespace sida::inline v0

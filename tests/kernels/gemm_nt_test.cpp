@@ -1,0 +1,198 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "sida/kernels/cpu.hpp"
+
+namespace sida {
+namespace {
+
+constexpr float kUntouched = -77.0F;
+
+/// One product with rows further apart than they are long, and NaN between them.
+struct Problem {
+  std::int64_t m, n, k;
+  Dtype dtype;
+  std::int64_t x_stride, w_stride, y_stride;
+  std::vector<float> x;           // [m, k] at x_stride
+  std::vector<float> wide;        // [n, k] at w_stride: the weights as floats
+  std::vector<std::uint8_t> raw;  // the same in `dtype`
+
+  Problem(std::int64_t m_, std::int64_t n_, std::int64_t k_, Dtype dtype_, std::mt19937& random, std::int64_t gap = 3)
+      : m(m_), n(n_), k(k_), dtype(dtype_), x_stride(k_ + gap), w_stride(k_ + gap + 1), y_stride(n_ + gap) {
+    std::normal_distribution<float> normal;
+    x.assign(static_cast<std::size_t>(m * x_stride), std::numeric_limits<float>::quiet_NaN());
+    wide.assign(static_cast<std::size_t>(n * w_stride), std::numeric_limits<float>::quiet_NaN());
+    raw.assign(wide.size() * size_bytes(dtype), 0xFF);  // NaN in all three types
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t c = 0; c < k; ++c) x[static_cast<std::size_t>(i * x_stride + c)] = normal(random);
+    }
+    for (std::int64_t j = 0; j < n; ++j) {
+      for (std::int64_t c = 0; c < k; ++c) set_weight(static_cast<std::size_t>(j * w_stride + c), random);
+    }
+  }
+
+  void set_weight(std::size_t at, std::mt19937& random) {
+    float const value = std::normal_distribution<float>()(random);
+    if (dtype == Dtype::f32) {
+      wide[at] = value;
+      std::memcpy(&raw[at * 4], &value, 4);
+    } else if (dtype == Dtype::bf16) {
+      bf16 const half = to_bf16(value);
+      wide[at] = to_float(half);
+      std::memcpy(&raw[at * 2], &half, 2);
+    } else {
+      // Any finite bits: subnormals too, and both signs of zero.
+      fp16 const half = {static_cast<std::uint16_t>((random() & 0x8000U) | random() % 0x4400U)};
+      wide[at] = to_float(half);
+      std::memcpy(&raw[at * 2], &half, 2);
+    }
+  }
+
+  std::vector<float> run(CpuIsa isa) const { return run(isa, m, n); }
+  /// In blocks of `rows` by `cols`.
+  std::vector<float> run(CpuIsa isa, std::int64_t rows, std::int64_t cols) const {
+    std::vector<float> y(static_cast<std::size_t>(m * y_stride), kUntouched);
+    for (std::int64_t i = 0; i < m; i += rows) {
+      for (std::int64_t j = 0; j < n; j += cols) {
+        gemm_nt(isa, {.x = x.data() + i * x_stride,
+                      .x_stride = x_stride,
+                      .w = raw.data() + static_cast<std::size_t>(j * w_stride) * size_bytes(dtype),
+                      .w_stride = w_stride,
+                      .y = y.data() + i * y_stride + j,
+                      .y_stride = y_stride,
+                      .m = std::min(rows, m - i),
+                      .n = std::min(cols, n - j),
+                      .k = k,
+                      .w_dtype = dtype});
+      }
+    }
+    return y;
+  }
+
+  void expect_near(std::vector<float> const& y) const {
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t j = 0; j < n; ++j) {
+        double sum = 0, magnitude = 0;
+        for (std::int64_t c = 0; c < k; ++c) {
+          double const product = double{x[static_cast<std::size_t>(i * x_stride + c)]} *
+                                 double{wide[static_cast<std::size_t>(j * w_stride + c)]};
+          sum += product;
+          magnitude += std::abs(product);
+        }
+        // Rounding of any order of summation: k eps times the sum of magnitudes (Higham, 3.5).
+        double const bound = static_cast<double>(k) * std::numeric_limits<float>::epsilon() * magnitude + 1e-40;
+        ASSERT_NEAR(y[static_cast<std::size_t>(i * y_stride + j)], sum, bound)
+            << "y[" << i << ", " << j << "] of m " << m << ", n " << n << ", k " << k;
+      }
+      for (std::int64_t j = n; j < y_stride; ++j) {
+        ASSERT_EQ(y[static_cast<std::size_t>(i * y_stride + j)], kUntouched) << "wrote past row " << i;
+      }
+    }
+  }
+};
+
+class GemmNt : public testing::TestWithParam<std::tuple<CpuIsa, Dtype>> {
+ protected:
+  CpuIsa isa() const { return std::get<0>(GetParam()); }
+  Dtype dtype() const { return std::get<1>(GetParam()); }
+  std::mt19937 random_{20240607};
+};
+
+INSTANTIATE_TEST_SUITE_P(Kernels, GemmNt,
+                         testing::Combine(testing::ValuesIn(runnable_cpu_isas().begin(), runnable_cpu_isas().end()),
+                                          testing::Values(Dtype::f32, Dtype::f16, Dtype::bf16)),
+                         [](auto const& test) {
+                           return std::string(to_string(std::get<0>(test.param))) + "_" +
+                                  std::string(to_string(std::get<1>(test.param)));
+                         });
+
+TEST_P(GemmNt, AgreesWithDoublePrecisionOnSmallOddShapes) {
+  for (std::int64_t m = 1; m <= 17; m += 1 + m / 8) {
+    for (std::int64_t n = 1; n <= 19; n += 1 + n / 9) {
+      for (std::int64_t k = 1; k <= 70; k += 1 + static_cast<std::int64_t>(random_() % 5)) {
+        Problem const problem(m, n, k, dtype(), random_);
+        problem.expect_near(problem.run(isa()));
+      }
+    }
+  }
+}
+
+TEST_P(GemmNt, AgreesWithDoublePrecisionOnLongRows) {
+  for (std::int64_t const k : {767, 768, 1023, 1024, 1025, 2048, 3072, 3077}) {
+    for (std::int64_t const m : {1, 2, 5, 17, 67}) {
+      Problem const problem(m, 11, k, dtype(), random_);
+      problem.expect_near(problem.run(isa()));
+    }
+  }
+}
+
+TEST_P(GemmNt, GivesTheSameBytesHoweverRowsAndColumnsAreSplit) {
+  for (std::int64_t const k : {5, 64, 71, 768, 1030, 3072}) {
+    Problem const problem(19, 73, k, dtype(), random_);
+    std::vector<float> const whole = problem.run(isa());
+    for (std::int64_t const rows : {1, 2, 3, 4, 5, 7, 16, 19}) {
+      for (std::int64_t const cols : {1, 2, 3, 4, 7, 8, 9, 64, 73}) {
+        std::vector<float> const split = problem.run(isa(), rows, cols);
+        ASSERT_EQ(std::memcmp(whole.data(), split.data(), whole.size() * sizeof(float)), 0)
+            << "blocks of " << rows << " x " << cols << ", k " << k;
+      }
+    }
+  }
+}
+
+TEST_P(GemmNt, GivesTheSameBytesForARowAmongManyAndAlone) {
+  Problem const problem(130, 5, 1100, dtype(), random_);
+  std::vector<float> const whole = problem.run(isa());
+  std::vector<float> const rows = problem.run(isa(), 1, 5);
+  EXPECT_EQ(std::memcmp(whole.data(), rows.data(), whole.size() * sizeof(float)), 0);
+}
+
+TEST_P(GemmNt, WritesZerosWhenThereIsNothingToSum) {
+  std::vector<float> y(6, kUntouched);
+  gemm_nt(isa(), {.y = y.data(), .y_stride = 3, .m = 2, .n = 3, .k = 0, .w_dtype = dtype()});
+  EXPECT_EQ(y, std::vector<float>(6, 0.0F));
+}
+
+TEST_P(GemmNt, TouchesNothingWithoutRowsOrColumns) {
+  Problem const problem(2, 2, 9, dtype(), random_);
+  float y = kUntouched;
+  GemmArgs args = {.x = problem.x.data(),
+                   .x_stride = 12,
+                   .w = problem.raw.data(),
+                   .w_stride = 13,
+                   .y = &y,
+                   .y_stride = 1,
+                   .m = 0,
+                   .n = 2,
+                   .k = 9,
+                   .w_dtype = dtype()};
+  gemm_nt(isa(), args);
+  args.m = 2;
+  args.n = 0;
+  gemm_nt(isa(), args);
+  EXPECT_EQ(y, kUntouched);
+}
+
+TEST(CpuIsa, NamesReadBack) {
+  for (CpuIsa const isa : runnable_cpu_isas()) EXPECT_EQ(parse_cpu_isa(to_string(isa)), isa);
+  EXPECT_EQ(parse_cpu_isa("AVX2"), std::nullopt);
+  EXPECT_EQ(parse_cpu_isa(""), std::nullopt);
+}
+
+TEST(CpuIsa, PortableAlwaysRunsAndTheBestIsTheLast) {
+  ASSERT_FALSE(runnable_cpu_isas().empty());
+  EXPECT_EQ(runnable_cpu_isas().front(), CpuIsa::portable);
+  EXPECT_EQ(runnable_cpu_isas().back(), best_cpu_isa());
+}
+
+}  // namespace
+}  // namespace sida
