@@ -63,12 +63,12 @@ std::optional<std::vector<ExpertIndex>> Horizon::arrive(PlanId plan, std::uint32
   return planned;
 }
 
-void Horizon::drop(PlanId plan) {
-  std::erase_if(events_, [&](Event const& event) {
-    if (event.plan != plan) return false;
-    remove_uses(event);
-    return true;
-  });
+bool Horizon::drop(PlanId plan) {
+  return std::erase_if(events_, [&](Event const& event) {
+           if (event.plan != plan) return false;
+           remove_uses(event);
+           return true;
+         }) > 0;
 }
 
 void Horizon::clear() {

@@ -37,8 +37,8 @@ class SIDA_API Horizon {
   /// @return the experts that the plan had named for this event (sorted), or nothing when it had no such event.
   std::optional<std::vector<ExpertIndex>> arrive(PlanId plan, std::uint32_t event);
 
-  /// Forgets a plan, wherever it stands.
-  void drop(PlanId plan);
+  /// Forgets what is left of a plan. @return whether anything was.
+  bool drop(PlanId plan);
   void clear();
 
   struct Event {

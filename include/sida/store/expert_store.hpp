@@ -52,7 +52,7 @@ class [[nodiscard]] Wave {
   SIDA_API void release() noexcept;
 
  private:
-  friend class ExpertStore;
+  friend class DemandEvent;
   class ExpertStore* store_ = nullptr;
   std::vector<Expert> experts_;
   StreamRef last_reader_ = StreamRef::host();
@@ -84,12 +84,18 @@ class [[nodiscard]] DemandEvent {
  private:
   friend class ExpertStore;
   DemandEvent() = default;
+  void forget_later_waves() noexcept;
+
   class ExpertStore* store_ = nullptr;
-  std::vector<ExpertId> experts_;
-  std::size_t next_ = 0;   // first expert of the next wave
-  PlanPosition position_;  // of the next wave
-  bool arrived_ = false;   // the store was told that the event happens
-  PlanId later_waves_ = PlanId::none;
+  std::vector<ExpertId> experts_;     // ascending
+  std::vector<ExpertIndex> indices_;  // the same
+  std::size_t next_ = 0;              // first expert of the next wave
+  std::uint32_t wave_ = 0;            // number of the next wave
+  PlanPosition position_;
+  bool arrived_ = false;               // the store knows that the event happens
+  bool was_planned_ = false;           // a plan had announced it
+  std::vector<ExpertIndex> planned_;   // what that plan named
+  PlanId later_waves_ = PlanId::none;  // how the horizon knows waves 1 and up
 };
 
 /// A cache of fixed-address slots in one fast tier: decides which experts are resident, loads ahead what the

@@ -1,0 +1,120 @@
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "sida/core/expert_layout.hpp"
+#include "sida/detail/try.hpp"
+#include "sida/store/fast_tier.hpp"
+
+namespace sida::inline v0 {
+namespace {
+
+/// Slots in one arena of host memory; a fill is a blocking read of the source, on threads of the tier's own, straight
+/// into the slot. Readers are host threads, so order is: filled before read, released before refilled, which the
+/// store keeps by itself.
+class HostTier final : public FastTier {
+ public:
+  HostTier(std::shared_ptr<ExpertSource const> source, MemoryResource& memory, unsigned io_threads)
+      : source_(std::move(source)), memory_(memory), io_threads_(io_threads == 0 ? 1 : io_threads) {}
+
+  ~HostTier() override { close(); }
+
+  Tier space() const noexcept override { return Tier::host; }
+
+  Status open(std::uint32_t slots, std::size_t slot_bytes, FillListener& listener) override {
+    if (memory_.space() != Tier::host) return Error(Errc::invalid_argument, "a host tier needs host memory");
+    // The caller derived `slots` from a byte budget, so this product fits.
+    SIDA_TRY_ASSIGN(arena_, Buffer::allocate(memory_, slots * slot_bytes, kRecordAlignment));
+    slot_bytes_ = slot_bytes;
+    listener_ = &listener;
+    for (unsigned i = 0; i < io_threads_; ++i) threads_.emplace_back([this] { read_loop(); });
+    return {};
+  }
+
+  std::byte const* slot_data(SlotId slot) const noexcept override { return slot_bytes_of(slot).data(); }
+
+  void submit(FillRequest const& request) override {
+    {
+      std::lock_guard const lock(mutex_);
+      (request.urgency == FillUrgency::demand ? demands_ : prefetches_).push_back(request);
+    }
+    work_.notify_one();
+  }
+
+  Status order_reader(SlotId, StreamRef) override { return {}; }
+  void release(SlotId, StreamRef) noexcept override {}
+
+  void close() noexcept override {
+    std::deque<FillRequest> abandoned;
+    {
+      std::lock_guard const lock(mutex_);
+      stop_ = true;
+      abandoned.swap(demands_);
+      abandoned.insert(abandoned.end(), prefetches_.begin(), prefetches_.end());
+      prefetches_.clear();
+    }
+    work_.notify_all();
+    for (auto& thread : threads_) thread.join();
+    threads_.clear();
+    for (auto const& request : abandoned) listener_->on_filled(request.ticket, Status(Errc::cancelled, "closed"));
+  }
+
+ private:
+  std::span<std::byte> slot_bytes_of(SlotId slot) const noexcept {
+    auto const bytes =
+        const_cast<Buffer&>(arena_).bytes();  // the tier owns the bytes; who may write is the store's say
+    return bytes.subspan(static_cast<std::uint32_t>(slot) * slot_bytes_, slot_bytes_);
+  }
+
+  void read_loop() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      work_.wait(lock, [&] { return stop_ || !demands_.empty() || !prefetches_.empty(); });
+      if (stop_) return;
+      auto& queue = demands_.empty() ? prefetches_ : demands_;
+      FillRequest const request = queue.front();
+      queue.pop_front();
+      lock.unlock();
+      listener_->on_filled(request.ticket, read(request));
+      lock.lock();
+    }
+  }
+
+  Status read(FillRequest const& request) const {
+    try {
+      return source_->read(request.expert, slot_bytes_of(request.slot));
+    } catch (std::exception const& error) {  // a source is the user's code, and may throw
+      return Error(Errc::io, to_string(request.expert) + ": the source threw: " + error.what());
+    } catch (...) {
+      return Error(Errc::io, to_string(request.expert) + ": the source threw");
+    }
+  }
+
+  std::shared_ptr<ExpertSource const> source_;
+  MemoryResource& memory_;
+  unsigned io_threads_;
+  Buffer arena_;
+  std::size_t slot_bytes_ = 0;
+  FillListener* listener_ = nullptr;
+
+  std::mutex mutex_;
+  std::condition_variable work_;
+  std::deque<FillRequest> demands_;
+  std::deque<FillRequest> prefetches_;
+  bool stop_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace
+
+std::unique_ptr<FastTier> make_host_tier(std::shared_ptr<ExpertSource const> source, MemoryResource& memory,
+                                         unsigned io_threads) {
+  return std::make_unique<HostTier>(std::move(source), memory, io_threads);
+}
+
+}  // namespace sida::inline v0

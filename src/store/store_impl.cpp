@@ -1,0 +1,190 @@
+#include "store/store_impl.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+
+namespace sida::inline v0 {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+Prefetcher::Rule rule_of(PolicyKind kind) {
+  return kind == PolicyKind::next_use ? Prefetcher::Rule::planned : Prefetcher::Rule::eager;
+}
+
+std::vector<ExpertIndex> first_indices(std::span<std::uint32_t const> experts_per_layer) {
+  std::vector<ExpertIndex> first{0};
+  for (std::uint32_t const experts : experts_per_layer) first.push_back(first.back() + experts);
+  return first;
+}
+
+}  // namespace
+
+ExpertStore::Impl::Impl(std::span<std::uint32_t const> layers, std::uint32_t slot_count, std::size_t bytes,
+                        StoreOptions const& store_options)
+    : experts_per_layer(layers.begin(), layers.end()),
+      first_of_layer(first_indices(layers)),
+      slots(slot_count),
+      slot_bytes(bytes),
+      options(store_options),
+      horizon(first_of_layer.back()),
+      prefetcher(rule_of(options.policy)) {
+  table = make_table();
+}
+
+std::unique_ptr<SlotTable> ExpertStore::Impl::make_table() const {
+  auto policy = make_policy(options.policy, {.experts_per_layer = experts_per_layer, .slots = slots});
+  return std::make_unique<SlotTable>(first_of_layer.back(), slots, slot_bytes, std::move(policy));
+}
+
+Result<ExpertIndex> ExpertStore::Impl::index(ExpertId id) const {
+  if (id.layer >= experts_per_layer.size() || id.expert >= experts_per_layer[id.layer]) {
+    return Error(Errc::invalid_argument, to_string(id) + ": there is no such expert");
+  }
+  return first_of_layer[id.layer] + id.expert;
+}
+
+ExpertId ExpertStore::Impl::id(ExpertIndex index) const {
+  auto const after = std::upper_bound(first_of_layer.begin(), first_of_layer.end(), index);
+  auto const layer = static_cast<std::uint32_t>(after - first_of_layer.begin() - 1);
+  return {layer, index - first_of_layer[layer]};
+}
+
+void ExpertStore::Impl::on_filled(FillTicket ticket, Status status) {
+  {
+    std::lock_guard const lock(mutex);
+    bool const failed = !status;
+    table->filled(ticket, std::move(status));
+    if (failed) prefetcher.replan();
+    pump();
+  }
+  changed.notify_all();
+}
+
+void ExpertStore::Impl::arrive(DemandEvent& event) {
+  if (event.arrived_) {
+    if (event.wave_ > 0) horizon.arrive(event.later_waves_, event.wave_ - 1);
+    return;
+  }
+  event.arrived_ = true;
+  auto planned = horizon.arrive(event.position_.plan, event.position_.event);
+  event.was_planned_ = planned.has_value();
+  if (planned) {
+    ++table->stats().planned_events;
+    event.planned_ = std::move(*planned);
+  }
+  if (event.planned_ != event.indices_) prefetcher.replan();
+  if (event.indices_.size() <= slots) return;
+  auto const waves = cut_events({&event.indices_, 1}, slots);
+  event.later_waves_ = horizon.prepend({waves.begin() + 1, waves.end()});
+  prefetcher.replan();
+}
+
+Status ExpertStore::Impl::lease(std::unique_lock<std::mutex>& lock, DemandEvent const& event,
+                                std::span<ExpertIndex const> wave) {
+  auto const self = std::this_thread::get_id();
+  if (std::find(holders.begin(), holders.end(), self) != holders.end()) {
+    return Error(Errc::would_deadlock, "this thread already holds a wave of this store");
+  }
+  std::uint64_t const ticket = next_ticket++;
+  waiting.push_back(ticket);
+  auto const my_turn = [&] { return cancelled || (waiting.front() == ticket && try_reserve(wave, event)); };
+  if (!my_turn()) {
+    auto const start = Clock::now();
+    changed.wait(lock, my_turn);
+    add_stall(start);
+  }
+  std::erase(waiting, ticket);
+  changed.notify_all();  // the next in line may go
+  if (cancelled) return Error(Errc::cancelled, "the store was cancelled");
+  if (auto status = await_fills(lock, wave); !status) return status;
+  holders.push_back(self);
+  return {};
+}
+
+void ExpertStore::Impl::add_stall(Clock::time_point start) {
+  auto const waited = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
+  table->stats().stall_ns += static_cast<std::uint64_t>(waited.count());
+}
+
+bool ExpertStore::Impl::try_reserve(std::span<ExpertIndex const> wave, DemandEvent const& event) {
+  if (cancelled) return false;
+  std::size_t missing = 0;
+  for (ExpertIndex const expert : wave) {
+    // A failed one is still pinned by those who wait for it; they let go soon.
+    if (table->state(expert) == SlotTable::State::failed) return false;
+    if (table->absent(expert)) ++missing;
+  }
+  for (ExpertIndex const expert : wave) table->pin(expert);  // now none of them counts as evictable
+  if (missing > table->free_slots() && missing > table->free_slots() + table->count_evictable()) {
+    for (ExpertIndex const expert : wave) table->unpin(expert);
+    return false;
+  }
+  start_missing(wave, event);
+  return true;
+}
+
+void ExpertStore::Impl::start_missing(std::span<ExpertIndex const> wave, DemandEvent const& event) {
+  std::vector<ExpertIndex> missing;
+  for (ExpertIndex const expert : wave) {
+    if (table->absent(expert)) missing.push_back(expert);
+  }
+  table->touch(wave);
+  for (ExpertIndex const expert : missing) {
+    auto victim = prefetcher.demand(expert, *table);
+    if (table->free_slots() == 0) {
+      if (!victim) victim = table->policy().choose_victim(table->evictable_experts(), horizon);
+      table->evict(*victim);
+    }
+    if (event.was_planned_ && !std::binary_search(event.planned_.begin(), event.planned_.end(), expert)) {
+      ++table->stats().mispredicted_loads;
+    }
+    load(expert, FillUrgency::demand);
+  }
+}
+
+Status ExpertStore::Impl::await_fills(std::unique_lock<std::mutex>& lock, std::span<ExpertIndex const> wave) {
+  auto const settled = [&] {
+    return cancelled || std::none_of(wave.begin(), wave.end(), [&](ExpertIndex expert) {
+             return table->state(expert) == SlotTable::State::filling;
+           });
+  };
+  if (!settled()) {
+    auto const start = Clock::now();
+    changed.wait(lock, settled);
+    add_stall(start);
+  }
+  Status status;
+  if (cancelled) status = Error(Errc::cancelled, "the store was cancelled");
+  for (ExpertIndex const expert : wave) {
+    if (status && table->state(expert) == SlotTable::State::failed) status = table->error(expert);
+  }
+  if (!status) {
+    unpin(wave);
+    return status;
+  }
+  return {};
+}
+
+void ExpertStore::Impl::unpin(std::span<ExpertIndex const> wave) {
+  for (ExpertIndex const expert : wave) table->unpin(expert);
+  pump();
+  changed.notify_all();
+}
+
+void ExpertStore::Impl::load(ExpertIndex expert, FillUrgency urgency) {
+  tier->submit(table->assign(expert, id(expert), urgency));
+}
+
+void ExpertStore::Impl::pump() {
+  // A waiting acquire comes first: prefetches must not take the slots that it waits for.
+  while (!cancelled && waiting.empty() && table->prefetches_in_flight() < options.prefetch_depth) {
+    auto const move = prefetcher.next(*table, horizon);
+    if (!move) return;
+    if (move->victim) table->evict(*move->victim);
+    load(move->load, FillUrgency::prefetch);
+  }
+}
+
+}  // namespace sida::inline v0

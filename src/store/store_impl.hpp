@@ -1,0 +1,66 @@
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "sida/store/expert_store.hpp"
+#include "store/prefetcher.hpp"
+#include "store/slot_table.hpp"
+
+namespace sida::inline v0 {
+
+/// The store behind its public face: one mutex over the slot table, the horizon and the queue of waiting
+/// acquires. The tier calls back into `on_filled`; nothing here calls the tier's blocking members under the mutex.
+struct ExpertStore::Impl final : FillListener {
+  Impl(std::span<std::uint32_t const> experts_per_layer, std::uint32_t slots, std::size_t slot_bytes,
+       StoreOptions const& options);
+
+  /// Numbers in [0, expert_count), and back.
+  Result<ExpertIndex> index(ExpertId id) const;
+  ExpertId id(ExpertIndex index) const;
+
+  void on_filled(FillTicket ticket, Status status) override;
+
+  /// The next wave of `event` begins: the horizon learns that it happens now and, with the first, of the later
+  /// ones. Under the mutex.
+  void arrive(DemandEvent& event);
+  /// Waits for its turn and for room, and pins the wave. Then waits for the fills. @return the first failure.
+  Status lease(std::unique_lock<std::mutex>& lock, DemandEvent const& event, std::span<ExpertIndex const> wave);
+  /// All or nothing: pins the experts of `wave` and starts what is missing. False when there's no room now.
+  bool try_reserve(std::span<ExpertIndex const> wave, DemandEvent const& event);
+  void start_missing(std::span<ExpertIndex const> wave, DemandEvent const& event);
+  /// Waits until every expert of a reserved wave is ready; unpins them all on failure.
+  Status await_fills(std::unique_lock<std::mutex>& lock, std::span<ExpertIndex const> wave);
+  void unpin(std::span<ExpertIndex const> wave);
+  /// Starts prefetches while some may start. Under the mutex.
+  void pump();
+  void load(ExpertIndex expert, FillUrgency urgency);
+  void add_stall(std::chrono::steady_clock::time_point start);
+  std::unique_ptr<SlotTable> make_table() const;
+
+  std::vector<std::uint32_t> experts_per_layer;
+  std::vector<ExpertIndex> first_of_layer;  // [layers + 1]
+  std::uint32_t slots;
+  std::size_t slot_bytes;
+  StoreOptions options;
+  std::unique_ptr<FastTier> tier;
+
+  mutable std::mutex mutex;
+  std::condition_variable changed;
+  std::unique_ptr<SlotTable> table;
+  Horizon horizon;
+  Prefetcher prefetcher;
+  std::deque<std::uint64_t> waiting;  // tickets of acquires, in order; only the first may reserve
+  std::uint64_t next_ticket = 0;
+  std::vector<std::thread::id> holders;  // threads that hold a wave, once per wave
+  bool cancelled = false;
+};
+
+}  // namespace sida::inline v0
