@@ -1,0 +1,111 @@
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <stop_token>
+#include <utility>
+
+#include "sida/core/result.hpp"
+#include "sida/core/thread_pool.hpp"
+#include "sida/detail/try.hpp"
+#include "sida/predict/predictor.hpp"
+#include "sida/route/token_batch.hpp"
+#include "sida/runtime/background_task.hpp"
+#include "sida/runtime/batch_steps.hpp"
+#include "sida/runtime/bounded_queue.hpp"
+#include "sida/store/expert_store.hpp"
+
+namespace sida::inline v0 {
+
+/// Where batches come from. `next` is called on the hash-building thread until it gives nothing. It may block, but
+/// has to notice by itself when the run is stopped.
+template <class S>
+concept BatchSource = requires(S& source) {
+  { source.next() } -> std::same_as<Result<std::optional<TokenBatch>>>;
+};
+
+/// When inference begins.
+enum class PipelineStart : std::uint8_t {
+  at_once,         ///< as soon as there is a batch
+  when_plans_are,  ///< when `lookahead` batches are planned, so that the first loads already know what follows
+};
+
+struct PipelineOptions {
+  /// Batches after the running one that the store may know plans of. At least one batch is made ahead in any case.
+  std::size_t lookahead = 8;
+  PipelineStart start = PipelineStart::at_once;
+  /// Ends the run between two steps. A step that waits for a store is woken by the store's own `cancel`.
+  std::stop_token stop = {};
+  /// Embeddings of a batch for the predictor, valid until the next call; called on the hash-building thread. May be
+  /// empty: the predictor is then given none.
+  std::function<Result<Matrix<float const>>(TokenBatch const&)> embed = {};
+};
+
+namespace detail {
+
+/// The hash-building thread: batches, their plans, and the store's knowledge of them.
+template <Predictor P, BatchSource S>
+Status build_plans(S& source, P& predictor, ExpertStore& store, PipelineOptions const& options,
+                   BoundedQueue<PlannedBatch>& queue) {
+  for (;;) {
+    SIDA_TRY_ASSIGN(std::optional<TokenBatch> batch, source.next());
+    if (!batch) return {};
+    PlannedBatch planned{.batch = *std::move(batch), .plan = {}, .submitted = {}};
+    Matrix<float const> embeddings;
+    if (options.embed) {
+      SIDA_TRY_ASSIGN(embeddings, options.embed(planned.batch));
+    }
+    PredictorInput const input{planned.batch, embeddings};
+    SIDA_TRY_ASSIGN(planned.plan, predictor.predict(input));
+    // Room first: what the store knows is what the queue holds, never more.
+    SIDA_TRY(queue.wait_for_room());
+    if (options.lookahead > 0) {
+      SIDA_TRY_ASSIGN(planned.submitted, SubmittedPlan::submit(store, planned.plan));
+    }
+    SIDA_TRY(queue.push(std::move(planned)));
+  }
+}
+
+/// The inference thread: one batch after another.
+template <SteppingModel M, Predictor P, BatchObserver<M> O>
+Status consume_plans(StepContext<M, P, O> const& context, ExpertStore& store, PipelineOptions const& options,
+                     BoundedQueue<PlannedBatch>& queue) {
+  typename M::State state;
+  if (options.start == PipelineStart::when_plans_are) queue.wait_until_full();
+  for (;;) {
+    SIDA_TRY_ASSIGN(std::optional<PlannedBatch> planned, queue.pop());
+    if (!planned) return {};
+    if (options.lookahead == 0) {
+      SIDA_TRY_ASSIGN(planned->submitted, SubmittedPlan::submit(store, planned->plan));
+    }
+    SIDA_TRY(run_batch(context, *planned, state));
+  }
+}
+
+}  // namespace detail
+
+/// From batches to answers. A thread of its own makes batches and plans ahead of the calling thread, which runs the
+/// model; results reach `observer` in the order of the batches. Batches that were made before `source` or `predictor`
+/// failed are still answered. `store` is the one that the model's layers use.
+/// @return the first error of either side; cancelled after a stop. All threads have ended by then and no plan is left
+/// in the store.
+template <SteppingModel M, Predictor P, BatchSource S, BatchObserver<M> O>
+Status run_pipeline(M& model, P& predictor, S& source, O& observer, ExpertStore& store, ThreadPool& pool,
+                    PipelineOptions const& options = {}) {
+  BoundedQueue<PlannedBatch> queue(std::max<std::size_t>(options.lookahead, 1));
+  std::stop_callback const on_stop(options.stop,
+                                   [&queue] { queue.cancel(Error(Errc::cancelled, "the run was stopped")); });
+  BackgroundTask producer;  // waits in its destructor, before the queue goes
+  SIDA_TRY(producer.start([&] { return detail::build_plans(source, predictor, store, options, queue); },
+                          [&queue](Status status) { queue.close(std::move(status)); }));
+  StepContext<M, P, O> const context{model, predictor, observer, pool, options.stop};
+  Status status = detail::consume_plans(context, store, options, queue);
+  queue.cancel(status ? Error(Errc::cancelled, "the run is over") : status.error());
+  return status;
+}
+
+}  // namespace sida::inline v0
