@@ -33,7 +33,8 @@ struct SafetensorsHeader {
 SIDA_API Result<SafetensorsHeader> parse_safetensors_header(std::span<std::byte const> prefix, std::uint64_t file_bytes,
                                                             std::string const& name);
 
-/// Opens `path`: a .safetensors file, or a folder with model.safetensors or model.safetensors.index.json.
+/// Opens `path`: a .safetensors file, or a folder with model.safetensors or else model.safetensors.index.json, whose
+/// weight_map alone then says which tensors there are. Reads headers only.
 /// @return not_found, io, corrupt, unsupported.
 SIDA_API Result<std::unique_ptr<TensorSource>> open_safetensors(std::string const& path, ReadPath read_path);
 
@@ -43,7 +44,9 @@ struct ExpertTensorNames {
 };
 
 /// Experts whose matrices are tensors of a checkpoint, one each, all of `layout`'s shape and dtype.
-/// `names[layer][expert]`. Checks presence, dtype and shape of each. @return not_found, corrupt.
+/// `names[layer][expert]`. Checks presence, dtype and shape of each. A record holds zeros between its matrices, so
+/// it is the same bytes as in a packed container. `read_stats` are those of `tensors`, whoever read through it:
+/// open the checkpoint a second time to count experts alone. @return not_found, corrupt.
 SIDA_API Result<std::unique_ptr<ExpertSource>> make_tensor_expert_source(
     std::shared_ptr<TensorSource const> tensors, ExpertLayout const& layout,
     std::vector<std::vector<ExpertTensorNames>> const& names);

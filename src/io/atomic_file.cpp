@@ -1,0 +1,87 @@
+#include "io/atomic_file.hpp"
+
+#include <cerrno>
+#include <cstdio>
+#include <fcntl.h>
+#include <unistd.h>
+#include <utility>
+
+#include "sida/detail/try.hpp"
+
+namespace sida::inline v0::io_detail {
+
+Result<AtomicFile> AtomicFile::create(std::string const& path) {
+  if (path.empty() || path.find('\0') != path.npos) return Error(Errc::invalid_argument, "empty path, or NUL in it");
+  auto const slash = path.rfind('/');
+  std::string const folder = slash == path.npos ? "." : path.substr(0, slash + 1);
+  AtomicFile file;
+  file.path_ = path;
+  file.folder_ = FileDescriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!file.folder_) {
+    int const error = errno;
+    return system_error(error == ENOENT || error == ENOTDIR ? Errc::not_found : Errc::io, path, "open its folder",
+                        error);
+  }
+  // A name of fixed length, since that of `path` may be as long as a name can be.
+  constexpr int kTries = 1000;
+  for (int i = 0; i < kTries; ++i) {
+    std::string name = folder + (slash == path.npos ? "/" : "") + ".sida-" + std::to_string(::getpid()) + "-" +
+                       std::to_string(i) + ".tmp";
+    file.file_ = FileDescriptor(::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    if (file.file_) {
+      file.temporary_ = std::move(name);
+      return file;
+    }
+    if (errno != EEXIST) return system_error(Errc::io, path, "create a temporary file beside it", errno);
+  }
+  return Error(Errc::io, path + ": no free name for a temporary file beside it");
+}
+
+AtomicFile::AtomicFile(AtomicFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      temporary_(std::exchange(other.temporary_, {})),
+      folder_(std::move(other.folder_)),
+      file_(std::move(other.file_)) {}
+
+AtomicFile::~AtomicFile() {
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+Status AtomicFile::reserve(std::uint64_t bytes) {
+  if (::ftruncate(file_.get(), static_cast<off_t>(bytes)) != 0)
+    return system_error(Errc::io, path_, "ftruncate", errno);
+#ifdef __linux__
+  // Not every file system can; a full disk then shows at the write.
+  if (bytes != 0 && ::fallocate(file_.get(), 0, 0, static_cast<off_t>(bytes)) != 0 && errno == ENOSPC) {
+    return system_error(Errc::io, path_, "reserve " + std::to_string(bytes) + " bytes", ENOSPC);
+  }
+#endif
+  return {};
+}
+
+Status AtomicFile::write_at(std::uint64_t offset, std::span<std::byte const> bytes) {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    ssize_t const put =
+        ::pwrite(file_.get(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
+    if (put > 0) {
+      done += static_cast<std::size_t>(put);
+    } else if (put == 0 || errno != EINTR) {
+      return system_error(Errc::io, path_, "write at offset " + std::to_string(offset + done), put == 0 ? EIO : errno);
+    }
+  }
+  return {};
+}
+
+Status AtomicFile::commit() {
+  if (::fsync(file_.get()) != 0) return system_error(Errc::io, path_, "fsync", errno);
+  // What was written is not what is read next: leave the page cache to others.
+  (void)::posix_fadvise(file_.get(), 0, 0, POSIX_FADV_DONTNEED);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) return system_error(Errc::io, path_, "rename", errno);
+  temporary_.clear();
+  // Some file systems don't sync folders and say EINVAL.
+  if (::fsync(folder_.get()) != 0 && errno != EINVAL) return system_error(Errc::io, path_, "fsync its folder", errno);
+  return {};
+}
+
+}  // namespace sida::inline v0::io_detail

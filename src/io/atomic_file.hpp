@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "io/file_descriptor.hpp"
+#include "sida/core/result.hpp"
+
+namespace sida::inline v0::io_detail {
+
+/// A file that comes to be at its path whole or not at all: written under a temporary name in the same folder,
+/// which is removed again unless `commit` succeeds. Move-only; one thread.
+class AtomicFile {
+ public:
+  /// @return not_found (the folder), io.
+  static Result<AtomicFile> create(std::string const& path);
+  AtomicFile(AtomicFile&& other) noexcept;
+  AtomicFile& operator=(AtomicFile&&) = delete;
+  ~AtomicFile();
+
+  /// Claims disk space, so that a full disk shows before the work. Bytes never written read as zeros.
+  Status reserve(std::uint64_t bytes);
+  Status write_at(std::uint64_t offset, std::span<std::byte const> bytes);
+  /// Makes the bytes durable and gives them their name. When the very last step, making the name durable, fails,
+  /// the new file is in place all the same.
+  Status commit();
+
+ private:
+  AtomicFile() = default;
+  std::string path_;
+  std::string temporary_;  // empty when there is nothing to remove
+  FileDescriptor folder_;
+  FileDescriptor file_;
+};
+
+}  // namespace sida::inline v0::io_detail
