@@ -17,7 +17,7 @@ static_assert(!std::is_convertible_v<Matrix<float, Tier::device>, Matrix<float, 
 static_assert(std::is_trivially_copyable_v<Matrix<float>>);
 
 TEST(Matrix, StepsByItsStride) {
-  std::vector<int> data(3 * 5);  // [3, 4] within rows of 5
+  std::vector<int> data(15);  // [3, 4] within rows of 5
   std::iota(data.begin(), data.end(), 0);
   Matrix<int> const matrix(data.data(), 3, 4, 5);
   EXPECT_EQ(matrix(0, 3), 3);
@@ -32,7 +32,7 @@ TEST(Matrix, IsDenseWithoutAStride) {
 }
 
 TEST(Matrix, RowRangeIsAView) {
-  std::vector<int> data(4 * 2);
+  std::vector<int> data(8);
   std::iota(data.begin(), data.end(), 0);
   Matrix<int> const part = Matrix<int>(data.data(), 4, 2).row_range(1, 2);
   EXPECT_EQ(part.rows, 2);
