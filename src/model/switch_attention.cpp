@@ -1,0 +1,112 @@
+#include <atomic>
+#include <cmath>
+
+#include "model/switch_ops.hpp"
+
+namespace sida::inline v0::model_detail {
+namespace {
+
+// Queries whose scores are held at once: long sequences need no [tokens, tokens] matrix.
+constexpr std::int64_t kQueryRows = 64;
+
+constexpr std::int64_t round_up_16(std::int64_t count) noexcept { return ceil_div(count, 16) * 16; }
+
+/// Scratch of one lane.
+struct Lane {
+  float* scores;  // [kQueryRows, longest]
+  float* values;  // [d_kv, longest], one head's v, transposed
+};
+
+Lane lane_at(AttentionArgs const& args, float* scratch, std::int64_t lane) noexcept {
+  float* const start = scratch + lane * attention_scratch(1, args.d_kv, args.longest);
+  return {start, start + round_up_16(kQueryRows * args.longest)};
+}
+
+/// scores[i, j] += bias by (j - query), then softmax over j, in place. scores: [queries, keys], of queries from
+/// `first_query` on.
+void bias_and_softmax(AttentionArgs const& args, std::int64_t head, std::int64_t first_query,
+                      Matrix<float> scores) noexcept {
+  std::int64_t const reach = args.max_distance;
+  float const* const bias = args.position_bias + head * (2 * reach + 1) + reach;
+  for (std::int64_t i = 0; i < scores.rows; ++i) {
+    auto const row = scores.row(i);
+    std::int64_t const query = first_query + i;
+    float highest = -INFINITY;
+    for (std::int64_t j = 0; j < scores.cols; ++j) {
+      float& score = row[static_cast<std::size_t>(j)];
+      score += bias[std::clamp(j - query, -reach, reach)];
+      highest = std::max(highest, score);
+    }
+    float sum = 0;
+    for (float& score : row) {
+      score = std::exp(score - highest);
+      sum += score;
+    }
+    for (float& score : row) score /= sum;
+  }
+}
+
+/// One head of one sequence, whose tokens start at `first`.
+void attend(AttentionArgs const& args, std::int64_t first, std::int64_t tokens, std::int64_t head,
+            Lane const& lane) noexcept {
+  std::int64_t const column = head * args.d_kv;
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    for (std::int64_t c = 0; c < args.d_kv; ++c) lane.values[c * tokens + t] = args.v(first + t, column + c);
+  }
+  for (std::int64_t query = 0; query < tokens; query += kQueryRows) {
+    std::int64_t const queries = std::min(kQueryRows, tokens - query);
+    Matrix<float> const scores(lane.scores, queries, tokens);
+    GemmArgs gemm;
+    gemm.x = args.q.data + (first + query) * args.q.stride + column;
+    gemm.x_stride = args.q.stride;
+    gemm.w = args.k.data + first * args.k.stride + column;
+    gemm.w_stride = args.k.stride;
+    gemm.y = scores.data;
+    gemm.y_stride = scores.stride;
+    gemm.m = queries;
+    gemm.n = tokens;
+    gemm.k = args.d_kv;
+    gemm_nt(args.isa, gemm);
+    bias_and_softmax(args, head, query, scores);
+    gemm.x = scores.data;
+    gemm.x_stride = scores.stride;
+    gemm.w = lane.values;
+    gemm.w_stride = tokens;
+    gemm.y = args.context.data + (first + query) * args.context.stride + column;
+    gemm.y_stride = args.context.stride;
+    gemm.n = args.d_kv;
+    gemm.k = tokens;
+    gemm_nt(args.isa, gemm);
+  }
+}
+
+std::int64_t attention_units(AttentionArgs const& args) noexcept {
+  return (static_cast<std::int64_t>(args.offsets.size()) - 1) * args.heads;
+}
+
+}  // namespace
+
+std::int64_t attention_scratch(std::int64_t lanes, std::int64_t d_kv, std::int64_t longest) noexcept {
+  return lanes * (round_up_16(kQueryRows * longest) + round_up_16(d_kv * longest));
+}
+
+std::int64_t attention_lanes(ThreadPool& pool, AttentionArgs const& args) noexcept {
+  return std::min(static_cast<std::int64_t>(pool.concurrency()), attention_units(args));
+}
+
+void run_attention(ThreadPool& pool, AttentionArgs const& args, float* scratch) {
+  // A lane has scratch of its own and takes the next (sequence, head) until none is left: sequences differ in length.
+  std::int64_t const units = attention_units(args);
+  std::atomic<std::int64_t> next = 0;
+  auto const task = [&](std::size_t number) {
+    Lane const lane = lane_at(args, scratch, static_cast<std::int64_t>(number));
+    for (std::int64_t unit = next.fetch_add(1); unit < units; unit = next.fetch_add(1)) {
+      auto const sequence = static_cast<std::size_t>(unit / args.heads);
+      std::int64_t const first = args.offsets[sequence];
+      attend(args, first, std::int64_t{args.offsets[sequence + 1]} - first, unit % args.heads, lane);
+    }
+  };
+  pool.run(static_cast<std::size_t>(attention_lanes(pool, args)), task);
+}
+
+}  // namespace sida::inline v0::model_detail
