@@ -24,7 +24,8 @@ SIDA_API std::span<CpuIsa const> runnable_cpu_isas() noexcept;
 /// y = x W^T for one block of outputs: y[i, j] = sum over c of x[i, c] * w[j, c].
 /// x: [m, k] float, w: [n, k] of type `w_dtype`, y: [m, n] float; strides in elements.
 /// Each y[i, j] is summed in an order that depends on k and the instruction set alone, so that splitting rows or
-/// columns in any way gives identical bytes.
+/// columns in any way gives identical bytes. With k = 0 every output is 0.
+/// Precondition: `isa` is among runnable_cpu_isas(); no output overlaps an input. Reentrant, on the calling thread.
 struct GemmArgs {
   float const* x = nullptr;
   std::int64_t x_stride = 0;

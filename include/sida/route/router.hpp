@@ -11,7 +11,7 @@
 namespace sida::inline v0 {
 
 /// Turns a router's logits into a routing. `logits`: [tokens, experts]; `out`: [tokens, k()], filled whole.
-/// Pure: a token's row depends on nothing but the logits of its own sequence.
+/// Padding tokens get kNoExpert at weight 0. Pure: a token's row depends on nothing but the logits of its own sequence.
 template <class R>
 concept Router = requires(R const& router, Matrix<float const> logits, TokenLayout const& layout, Routing<> out) {
   { router.k() }
@@ -27,6 +27,8 @@ enum class CapacityRule : std::uint8_t {
 };
 
 /// Switch's top-1: softmax in float32, the highest probability (lowest id on a tie) is the gate.
+/// Experts: at most 65535. @return invalid_argument for shapes that don't fit, for a negative capacity, and for logits
+/// with NaN or +infinity, naming the token. Reentrant.
 class SIDA_API SwitchRouter {
  public:
   SwitchRouter(CapacityRule rule, std::int64_t capacity) noexcept : rule_(rule), capacity_(capacity) {}
@@ -39,6 +41,7 @@ class SIDA_API SwitchRouter {
 };
 
 /// Softmax in float32 over all experts, the k highest (ties to the lowest id), in descending order.
+/// @return invalid_argument as `SwitchRouter`, and when k is not from 1 to the number of experts. Reentrant.
 class SIDA_API TopKSoftmaxRouter {
  public:
   /// Whether the k weights are divided by their sum (Mixtral, Qwen3-MoE) or left as they are (OLMoE).
