@@ -1,0 +1,337 @@
+#include "sida/detail/moe_layer_core.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "layer/ffn_block.hpp"
+#include "sida/core/workspace.hpp"
+#include "sida/detail/try.hpp"
+#include "sida/layer/moe_layer.hpp"
+
+namespace sida::inline v0 {
+
+namespace detail {
+
+namespace {
+
+constexpr std::int64_t kMaxAssignments = std::numeric_limits<std::uint32_t>::max();
+
+/// Some rows of one expert within a batch of rows.
+struct Unit {
+  std::byte const* record;
+  std::int64_t first;  // row of the batch
+  std::int64_t rows;
+};
+
+/// Rows that are computed at once: bounds the memory of the hidden layer, 32 MiB or 64 rows.
+std::int64_t batch_rows(MoeShape const& shape, std::int64_t assignments) {
+  constexpr std::int64_t kFloats = std::int64_t{8} << 20;
+  std::int64_t const row = shape.d_model + shape.d_ff * (shape.kind == FfnKind::swiglu ? 2 : 1);
+  return std::min(assignments, std::max<std::int64_t>(kFloats / row, 64));
+}
+
+/// Columns of W, of `k` elements each, that one task takes: about half a megabyte of float weights.
+std::int64_t task_columns(std::int64_t k) { return std::clamp<std::int64_t>(131072 / k / 8 * 8, 16, 512); }
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// The lent memory. An assignment is token * k + rank; sorted by expert, it is a row.
+struct Scratch {
+  std::int64_t rows = 0;  // of a batch
+  std::int64_t* ends;     // [experts]: first row after those of each expert
+  std::uint32_t* order;   // [assignments]: row -> assignment
+  std::uint32_t* row_of;  // [assignments]: assignment -> row
+  ExpertId* ids;          // [min(experts, assignments)]: those that have rows, ascending
+  Unit* units;            // [min(experts, rows)]
+  float* x;               // [rows, d_model]
+  float* h;               // [rows, d_ff]
+  float* up;              // [rows, d_ff], swiglu only
+  float* out;             // [assignments, d_model]
+
+  Scratch(Workspace& workspace, MoeShape const& shape, std::int64_t tokens) {
+    std::int64_t const assignments = tokens * shape.k;
+    std::int64_t const experts = shape.experts;
+    rows = batch_rows(shape, assignments);
+    ends = workspace.take<std::int64_t>(experts);
+    order = workspace.take<std::uint32_t>(assignments);
+    row_of = workspace.take<std::uint32_t>(assignments);
+    ids = workspace.take<ExpertId>(std::min(experts, assignments));
+    units = workspace.take<Unit>(std::min(experts, rows));
+    x = workspace.take<float>(rows * shape.d_model);
+    h = workspace.take<float>(rows * shape.d_ff);
+    up = workspace.take<float>(shape.kind == FfnKind::swiglu ? rows * shape.d_ff : 0);
+    out = workspace.take<float>(assignments * shape.d_model);
+  }
+
+  std::int64_t begin_of(std::uint32_t expert) const { return expert == 0 ? 0 : ends[expert - 1]; }
+};
+
+template <class Body>
+void parallel(ThreadPool& pool, std::int64_t tasks, Body const& body) {
+  auto const task = [&body](std::size_t i) { body(static_cast<std::int64_t>(i)); };
+  if (tasks == 1) return task(0);
+  pool.run(static_cast<std::size_t>(tasks), task);
+}
+
+std::string sizes(std::int64_t rows, std::int64_t cols) {
+  std::string text = "[";
+  text += std::to_string(rows) + ", " + std::to_string(cols) + "]";
+  return text;
+}
+
+template <class T>
+Status check_matrix(char const* name, Matrix<T> const& matrix, std::int64_t rows, std::int64_t cols) {
+  if (matrix.rows != rows || matrix.cols != cols || matrix.stride < cols) {
+    return {Errc::invalid_argument, std::string("MoE layer: ") + name + " is " + sizes(matrix.rows, matrix.cols) +
+                                        " with stride " + std::to_string(matrix.stride) + ", not " + sizes(rows, cols)};
+  }
+  if (rows > 0 && matrix.data == nullptr) {
+    return {Errc::invalid_argument, std::string("MoE layer: ") + name + " is null"};
+  }
+  return {};
+}
+
+Status check_ids(MoeStep const& step) {
+  for (std::int64_t t = 0; t < step.routing.tokens(); ++t) {
+    for (std::uint16_t const expert : step.routing.experts.row(t)) {
+      if (expert != kNoExpert && expert >= step.shape.experts) {
+        return {Errc::invalid_argument, "MoE layer " + std::to_string(step.shape.layer) + ": token " +
+                                            std::to_string(t) + " goes to expert " + std::to_string(expert) + " of " +
+                                            std::to_string(step.shape.experts)};
+      }
+    }
+  }
+  return {};
+}
+
+Status check(MoeStep const& step) {
+  MoeShape const& shape = step.shape;
+  SIDA_TRY(can_implement(shape, step.dtype));
+  auto const isas = runnable_cpu_isas();
+  if (std::find(isas.begin(), isas.end(), step.isa) == isas.end()) {
+    return {Errc::unsupported, "MoE layer: this processor does not run " + std::string(to_string(step.isa))};
+  }
+  std::int64_t const tokens = step.x.rows;
+  if (tokens < 0 || tokens > kMaxAssignments / shape.k) {
+    return {Errc::invalid_argument, "MoE layer: " + std::to_string(tokens) + " tokens"};
+  }
+  SIDA_TRY(check_matrix("x", step.x, tokens, shape.d_model));
+  SIDA_TRY(check_matrix("y", step.y, tokens, shape.d_model));
+  SIDA_TRY(check_matrix("the routing's experts", step.routing.experts, tokens, shape.k));
+  SIDA_TRY(check_matrix("the routing's weights", step.routing.weights, tokens, shape.k));
+  if (reinterpret_cast<std::uintptr_t>(step.workspace.data()) % Workspace::kAlignment != 0) {
+    return {Errc::invalid_argument, "MoE layer: the workspace is not aligned to 64 bytes"};
+  }
+  std::size_t const needed = moe_workspace_bytes(shape, tokens);
+  if (step.workspace.size() < needed) {
+    return {Errc::invalid_argument, "MoE layer: a workspace of " + std::to_string(step.workspace.size()) +
+                                        " bytes where " + std::to_string(needed) + " are needed for " +
+                                        std::to_string(tokens) + " tokens"};
+  }
+  return check_ids(step);
+}
+
+/// One step, after validation.
+class Run {
+ public:
+  Run(MoeStep const& step, ExpertLayout const& layout, Workspace workspace)
+      : step_(step), shape_(step.shape), layout_(layout), scratch_(workspace, step.shape, step.x.rows) {}
+
+  /// Counting sort of the assignments by expert, stable. @return the experts that have any.
+  std::span<ExpertId const> group() {
+    std::int64_t* const ends = scratch_.ends;
+    std::fill_n(ends, shape_.experts, 0);
+    for_each_assignment([&](std::uint16_t expert, std::uint32_t) { ++ends[expert]; });
+    std::size_t distinct = 0;
+    std::int64_t begin = 0;
+    for (std::uint32_t e = 0; e < shape_.experts; ++e) {
+      if (ends[e] != 0) scratch_.ids[distinct++] = {shape_.layer, e};
+      begin += std::exchange(ends[e], begin);  // now where the expert's rows begin
+    }
+    for_each_assignment([&](std::uint16_t expert, std::uint32_t assignment) {
+      std::int64_t const row = ends[expert]++;
+      scratch_.order[row] = assignment;
+      scratch_.row_of[assignment] = static_cast<std::uint32_t>(row);
+    });
+    return {scratch_.ids, distinct};
+  }
+
+  /// All rows of the wave's experts, batch after batch.
+  void wave(std::span<Wave::Expert const> experts) {
+    std::int64_t base = scratch_.begin_of(experts.front().id.expert);
+    std::int64_t rows = 0;
+    std::int64_t units = 0;
+    for (Wave::Expert const& expert : experts) {
+      std::int64_t left = scratch_.ends[expert.id.expert] - scratch_.begin_of(expert.id.expert);
+      while (left > 0) {
+        std::int64_t const taken = std::min(left, scratch_.rows - rows);
+        scratch_.units[units++] = {expert.data, rows, taken};
+        rows += taken;
+        left -= taken;
+        if (rows == scratch_.rows) {
+          batch({scratch_.units, static_cast<std::size_t>(units)}, base, rows);
+          base += std::exchange(rows, 0);
+          units = 0;
+        }
+      }
+    }
+    if (rows > 0) batch({scratch_.units, static_cast<std::size_t>(units)}, base, rows);
+  }
+
+  /// y[t] = sum in rank order; written whole.
+  void combine() {
+    constexpr std::int64_t kTokens = 64;
+    parallel(step_.pool, ceil_div(step_.x.rows, kTokens), [&](std::int64_t task) {
+      std::int64_t const end = std::min(step_.x.rows, (task + 1) * kTokens);
+      for (std::int64_t t = task * kTokens; t < end; ++t) combine_token(t);
+    });
+  }
+
+ private:
+  template <class Body>
+  void for_each_assignment(Body const& body) const {
+    for (std::int64_t t = 0; t < step_.routing.tokens(); ++t) {
+      for (std::int64_t r = 0; r < shape_.k; ++r) {
+        std::uint16_t const expert = step_.routing.experts(t, r);
+        if (expert != kNoExpert) body(expert, static_cast<std::uint32_t>(t * shape_.k + r));
+      }
+    }
+  }
+
+  /// Rows [base, base + rows): gathered, through the hidden layer, to the same rows of `out`.
+  void batch(std::span<Unit const> units, std::int64_t base, std::int64_t rows) {
+    constexpr std::int64_t kGather = 64;
+    std::int64_t const d_model = shape_.d_model;
+    parallel(step_.pool, ceil_div(rows, kGather), [&](std::int64_t task) {
+      for (std::int64_t r = task * kGather; r < std::min(rows, (task + 1) * kGather); ++r) {
+        std::int64_t const token = scratch_.order[base + r] / shape_.k;
+        std::copy_n(step_.x.data + token * step_.x.stride, d_model, scratch_.x + r * d_model);
+      }
+    });
+    share_columns(units, base, shape_.d_ff, task_columns(d_model), ffn_hidden);
+    share_columns(units, base, d_model, task_columns(shape_.d_ff), ffn_output);
+  }
+
+  void share_columns(std::span<Unit const> units, std::int64_t base, std::int64_t columns, std::int64_t per_task,
+                     void (&step)(FfnBlock const&, std::int64_t, std::int64_t)) {
+    std::int64_t const chunks = ceil_div(columns, per_task);
+    parallel(step_.pool, std::ssize(units) * chunks, [&](std::int64_t task) {
+      Unit const& unit = units[static_cast<std::size_t>(task / chunks)];
+      std::int64_t const first = task % chunks * per_task;
+      step(block(unit, base), first, std::min(per_task, columns - first));
+    });
+  }
+
+  FfnBlock block(Unit const& unit, std::int64_t base) const {
+    std::int64_t const d_model = shape_.d_model;
+    std::int64_t const d_ff = shape_.d_ff;
+    return {layout_,
+            unit.record,
+            step_.isa,
+            {scratch_.x + unit.first * d_model, unit.rows, d_model},
+            {scratch_.h + unit.first * d_ff, unit.rows, d_ff},
+            {scratch_.up + (shape_.kind == FfnKind::swiglu ? unit.first * d_ff : 0), unit.rows, d_ff},
+            {scratch_.out + (base + unit.first) * d_model, unit.rows, d_model}};
+  }
+
+  void combine_token(std::int64_t t) {
+    std::span<float> const y = step_.y.row(t);
+    std::fill(y.begin(), y.end(), 0.0F);
+    for (std::int64_t r = 0; r < shape_.k; ++r) {
+      float const weight = step_.routing.weights(t, r);
+      bool const passes_through = step_.routing.experts(t, r) == kNoExpert;
+      if (passes_through && weight == 0.0F) continue;
+      float const* const from =
+          passes_through ? step_.x.row(t).data() : scratch_.out + scratch_.row_of[t * shape_.k + r] * shape_.d_model;
+      for (std::size_t c = 0; c < y.size(); ++c) y[c] += weight * from[c];
+    }
+  }
+
+  MoeStep const& step_;
+  MoeShape const& shape_;
+  ExpertLayout const& layout_;
+  Scratch scratch_;
+};
+
+/// Experts that are all at hand: one wave.
+class ArrayExperts final : public ExpertProvider {
+ public:
+  explicit ArrayExperts(std::span<std::byte const* const> records) : records_(records) {}
+  std::size_t record_bytes() const noexcept override { return std::numeric_limits<std::size_t>::max(); }
+  Status begin(std::span<ExpertId const> experts) override {
+    wave_.clear();
+    for (ExpertId const id : experts) {
+      if (id.expert >= records_.size() || records_[id.expert] == nullptr) {
+        return {Errc::invalid_argument, "MoE layer: no record for " + to_string(id)};
+      }
+      wave_.push_back({id, SlotId{}, records_[id.expert]});
+    }
+    served_ = wave_.empty();
+    return {};
+  }
+  Result<std::span<Wave::Expert const>> next_wave() override {
+    std::span<Wave::Expert const> const all = wave_;
+    return std::exchange(served_, true) ? all.first(0) : all;
+  }
+  void release() noexcept override {}
+
+ private:
+  std::span<std::byte const* const> records_;
+  std::vector<Wave::Expert> wave_;
+  bool served_ = true;
+};
+
+}  // namespace
+
+Status can_implement(MoeShape const& shape, Dtype dtype) {
+  if (shape.experts < 1 || shape.experts > kNoExpert) {
+    return {Errc::invalid_argument,
+            "MoE layer: " + std::to_string(shape.experts) + " experts; 1 to 65535 are possible"};
+  }
+  if (shape.k < 1 || shape.k > shape.experts) {
+    return {Errc::invalid_argument,
+            "MoE layer: " + std::to_string(shape.k) + " of " + std::to_string(shape.experts) + " experts per token"};
+  }
+  return ExpertLayout::of({shape.kind, dtype, shape.d_model, shape.d_ff}).status();
+}
+
+Status moe_apply_host(MoeStep const& step, ExpertProvider& experts) {
+  SIDA_TRY(check(step));
+  SIDA_TRY_ASSIGN(ExpertLayout const layout,
+                  ExpertLayout::of({step.shape.kind, step.dtype, step.shape.d_model, step.shape.d_ff}));
+  if (experts.record_bytes() < layout.size_bytes) {
+    return {Errc::invalid_argument, "MoE layer: records of at most " + std::to_string(experts.record_bytes()) +
+                                        " bytes where an expert has " + std::to_string(layout.size_bytes)};
+  }
+  Run run(step, layout, Workspace(step.workspace));
+  SIDA_TRY(experts.begin(run.group()));
+  for (;;) {
+    SIDA_TRY_ASSIGN(std::span<Wave::Expert const> const wave, experts.next_wave());
+    if (wave.empty()) break;
+    run.wave(wave);
+    experts.release();
+  }
+  run.combine();
+  return {};
+}
+
+}  // namespace detail
+
+std::size_t moe_workspace_bytes(MoeShape const& shape, std::int64_t tokens) noexcept {
+  if (tokens < 0 || shape.d_model < 1 || shape.d_ff < 1 || shape.k < 1) return 0;
+  Workspace counter;
+  detail::Scratch const scratch(counter, shape, tokens);
+  static_cast<void>(scratch);
+  return counter.used_bytes();
+}
+
+Status moe_over_arrays(MoeShape const& shape, Dtype dtype, CpuIsa isa, std::span<std::byte const* const> records,
+                       Matrix<float const> x, Routing<> routing, Matrix<float> y, MoeContext const& context) {
+  detail::ArrayExperts experts(records);
+  return detail::moe_apply_host({shape, dtype, isa, x, routing, y, context.pool, context.workspace}, experts);
+}
+
+}  // namespace sida::inline v0
