@@ -57,8 +57,7 @@ class SafetensorsBuilder {
 };
 
 /// Writes `shards` (file name, content) and their model.safetensors.index.json into a folder.
-inline void write_sharded(TempDir const& folder,
-                          std::vector<std::pair<std::string, SafetensorsBuilder>> const& shards,
+inline void write_sharded(TempDir const& folder, std::vector<std::pair<std::string, SafetensorsBuilder>> const& shards,
                           std::map<std::string, std::string> const& weight_map) {
   for (auto const& [name, builder] : shards) builder.write(folder / name);
   nlohmann::json const index = {{"metadata", {{"total_size", 0}}}, {"weight_map", weight_map}};

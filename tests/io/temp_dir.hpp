@@ -34,7 +34,8 @@ class TempDir {
   /// Names in this folder.
   std::vector<std::string> names() const {
     std::vector<std::string> out;
-    for (auto const& entry : std::filesystem::directory_iterator(path_)) out.push_back(entry.path().filename().string());
+    for (auto const& entry : std::filesystem::directory_iterator(path_))
+      out.push_back(entry.path().filename().string());
     return out;
   }
 
