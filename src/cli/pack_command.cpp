@@ -1,0 +1,64 @@
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+
+#include "cli/command.hpp"
+#include "cli/progress.hpp"
+#include "cli/report.hpp"
+#include "cli/small_file.hpp"
+#include "sida/detail/try.hpp"
+#include "sida/model/switch_checkpoint.hpp"
+
+namespace sida::cli {
+namespace {
+
+class PackCommand final : public Command {
+ public:
+  std::string name() const override { return "pack"; }
+  std::string summary() const override { return "Write a checkpoint as one container FILE.sida"; }
+  std::string manual() const override {
+    return "DIR holds config.json, model.safetensors or its shards and index, and spiece.model if there is one. The "
+           "container holds all that serving needs: config, tokenizer, dense weights, and one record per expert, which "
+           "one read brings in; every part is under a checksum that each read verifies. FILE.sida appears whole or not "
+           "at all; one that is there is replaced.";
+  }
+  void add_options(CLI::App& app) override {
+    app.add_option("DIR", model_, "checkpoint in Hugging Face's form, or a container")->required()->type_name("");
+    app.add_option("--out", out_, "container to write")->required()->type_name("FILE.sida");
+    app.add_option("--tokenizer", tokenizer_path_, "SentencePiece model in place of the checkpoint's own")
+        ->type_name("FILE");
+  }
+  Status run(Session& session) override;
+
+ private:
+  std::string model_;
+  std::string out_;
+  std::string tokenizer_path_;
+};
+
+Status PackCommand::run(Session& session) {
+  SIDA_TRY_ASSIGN(auto const checkpoint, open_switch_checkpoint(model_, ReadPath::pread));
+  SwitchPackOptions options;
+  if (!tokenizer_path_.empty()) {
+    SIDA_TRY_ASSIGN(options.tokenizer, read_tokenizer_file(tokenizer_path_, checkpoint.config));
+  }
+  {
+    Progress progress(session.has_terminal(), "packing", "bytes");
+    options.progress = [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
+    options.cancelled = [&] { return session.stopped(); };
+    SIDA_TRY(pack_switch_checkpoint(checkpoint, out_, options));
+  }
+  std::error_code error;
+  auto const bytes = std::filesystem::file_size(out_, error);
+  std::printf("%s: %llu experts, %s\n", out_.c_str(), static_cast<unsigned long long>(checkpoint.expert_count()),
+              error ? "size unknown" : format_bytes(bytes).c_str());
+  return {};
+}
+
+}  // namespace
+
+std::unique_ptr<Command> make_pack_command() { return std::make_unique<PackCommand>(); }
+
+}  // namespace sida::cli
