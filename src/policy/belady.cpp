@@ -48,14 +48,14 @@ class Simulation {
     for (ExpertIndex const expert : events_[event]) {
       if (idle_.erase(key(expert)) == 0) missing.push_back(expert);
     }
-    std::size_t const busy = events_[event].size() - missing.size();
+    std::size_t busy = events_[event].size() - missing.size();  // residents that the event holds
     for (ExpertIndex const expert : missing) {
       PlannedLoad load{expert, std::nullopt, event};
-      std::size_t const loaded_so_far = static_cast<std::size_t>(&expert - missing.data());
-      if (idle_.size() + busy + loaded_so_far >= slots_) {
+      if (idle_.size() + busy >= slots_) {
         load.victim = std::get<ExpertIndex>(*idle_.begin());
         idle_.erase(idle_.begin());
       }
+      ++busy;
       loads.push_back(load);
     }
     for (ExpertIndex const expert : events_[event]) {

@@ -25,7 +25,7 @@ PlanId Horizon::append(std::vector<std::vector<ExpertIndex>> const& events, std:
   PlanId const plan{next_plan_++};
   for (std::uint32_t number = 0; number < events.size(); ++number) {
     for (ExpertSet const part : cut_events({&events[number], 1}, slots)) {
-      events_.push_back({plan, number, next_position_++, {part.begin(), part.end()}});
+      events_.push_back({plan, number, next_position_++, {part.begin(), part.end()}, false});
       add_uses(events_.back());
     }
   }
@@ -36,7 +36,7 @@ PlanId Horizon::prepend(std::vector<ExpertSet> const& events) {
   PlanId const plan{next_plan_++};
   std::uint64_t position = events_.empty() ? next_position_ : events_.front().position;
   for (auto number = static_cast<std::uint32_t>(events.size()); number-- > 0;) {
-    events_.push_front({plan, number, --position, {events[number].begin(), events[number].end()}});
+    events_.push_front({plan, number, --position, {events[number].begin(), events[number].end()}, true});
     add_uses(events_.front());
   }
   return plan;

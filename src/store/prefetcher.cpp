@@ -14,10 +14,10 @@ std::optional<Prefetcher::Move> Prefetcher::next_eager(SlotTable const& table, H
   for (auto const& event : horizon.events()) {
     for (ExpertIndex const expert : event.experts) {
       if (!table.absent(expert) || table.prefetch_failed(expert)) continue;
-      if (table.free_slots() > 0) return Move{expert, std::nullopt};
+      if (table.free_slots() > 0) return Move{expert, std::nullopt, event.demanded};
       auto const candidates = table.victims_after(event.position, horizon);
       if (candidates.empty()) return std::nullopt;  // later events have no more candidates than this one
-      return Move{expert, table.policy().choose_victim(candidates, horizon)};
+      return Move{expert, table.policy().choose_victim(candidates, horizon), event.demanded};
     }
   }
   return std::nullopt;
@@ -32,7 +32,8 @@ void Prefetcher::plan(SlotTable const& table, Horizon const& horizon) {
   for (ExpertIndex const expert : residents) last_use[expert] = table.policy().last_use(expert);
   schedule_.clear();
   for (auto const& load : belady_schedule(events, residents, table.experts(), table.slots(), last_use)) {
-    schedule_.push_back({{load.load, load.victim}, horizon.events()[load.event].position});
+    auto const& event = horizon.events()[load.event];
+    schedule_.push_back({{load.load, load.victim, event.demanded}, event.position});
   }
   stale_ = false;
 }
@@ -44,7 +45,8 @@ std::optional<Prefetcher::Move> Prefetcher::next_planned(SlotTable const& table,
   std::size_t free_slots = table.free_slots();
   for (std::size_t i = 0; i < std::min(schedule_.size(), kLookPast); ++i) {
     Load const load = schedule_[i];
-    auto const& [expert, victim] = load.move;
+    ExpertIndex const expert = load.move.load;
+    auto const victim = load.move.victim;
     if (!victim) {
       if (free_slots == 0) continue;
       --free_slots;  // spoken for by this load, even if it can't start

@@ -26,6 +26,7 @@ class Prefetcher {
   struct Move {
     ExpertIndex load;
     std::optional<ExpertIndex> victim;  ///< absent when a free slot takes it
+    bool demanded = false;              ///< for a later wave of an event that has begun
   };
 
   explicit Prefetcher(Rule rule) noexcept : rule_(rule) {}

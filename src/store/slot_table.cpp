@@ -51,20 +51,18 @@ void SlotTable::unpin(ExpertIndex expert) {
   if (entry.state == State::failed) free_slot(expert);
 }
 
-FillRequest SlotTable::assign(ExpertIndex expert, ExpertId id, FillUrgency urgency) {
+FillRequest SlotTable::assign(ExpertIndex expert, ExpertId id, Purpose purpose) {
   assert(absent(expert) && !free_.empty());
   Entry& entry = entries_[expert];
   entry.slot = free_.back();
   free_.pop_back();
   occupants_[static_cast<std::uint32_t>(entry.slot)] = expert;
   entry.state = State::filling;
-  entry.urgency = urgency;
-  entry.prefetched = urgency == FillUrgency::prefetch;
+  entry.filled_for = purpose;
+  entry.unused_for = purpose;
   ++filling_;
-  if (entry.prefetched) {
-    ++prefetches_in_flight_;
-    ++stats_.prefetches;
-  }
+  if (purpose != Purpose::demand) ++ahead_in_flight_;
+  if (purpose == Purpose::prefetch) ++stats_.prefetches;
   ++stats_.loads;
   stats_.bytes_loaded += slot_bytes_;
   std::uint64_t const resident_bytes = (slots_ - free_.size()) * slot_bytes_;
@@ -72,13 +70,13 @@ FillRequest SlotTable::assign(ExpertIndex expert, ExpertId id, FillUrgency urgen
   policy_->insert(expert);
   // The expert in the lower half makes the way back from a ticket trivial; the upper half makes it unique.
   FillTicket const ticket{std::uint64_t{++sequence_} << 32 | expert};
-  return {ticket, id, entry.slot, urgency};
+  return {ticket, id, entry.slot, purpose == Purpose::demand ? FillUrgency::demand : FillUrgency::prefetch};
 }
 
 void SlotTable::evict(ExpertIndex expert) {
   assert(evictable(expert));
   ++stats_.evictions;
-  if (entries_[expert].prefetched) ++stats_.prefetches_wasted;
+  if (entries_[expert].unused_for == Purpose::prefetch) ++stats_.prefetches_wasted;
   free_slot(expert);
 }
 
@@ -87,7 +85,7 @@ void SlotTable::free_slot(ExpertIndex expert) {
   occupants_[static_cast<std::uint32_t>(entry.slot)].reset();
   free_.push_back(entry.slot);
   entry.state = State::absent;
-  entry.prefetched = false;
+  entry.unused_for = Purpose::demand;
   entry.error.reset();
   policy_->erase(expert);
 }
@@ -97,7 +95,7 @@ ExpertIndex SlotTable::filled(FillTicket ticket, Status status) {
   Entry& entry = entries_[expert];
   assert(entry.state == State::filling);
   --filling_;
-  if (entry.urgency == FillUrgency::prefetch) --prefetches_in_flight_;
+  if (entry.filled_for != Purpose::demand) --ahead_in_flight_;
   if (status) {
     entry.state = State::ready;
     return expert;
@@ -105,8 +103,8 @@ ExpertIndex SlotTable::filled(FillTicket ticket, Status status) {
   ++stats_.failed_loads;
   entry.state = State::failed;
   entry.error = std::make_unique<Error>(std::move(status).error());
-  if (entry.prefetched) ++stats_.prefetches_wasted;
-  entry.prefetch_failed = entry.urgency == FillUrgency::prefetch;
+  if (entry.unused_for == Purpose::prefetch) ++stats_.prefetches_wasted;
+  entry.prefetch_failed = entry.filled_for != Purpose::demand;
   if (entry.pins == 0) free_slot(expert);
   return expert;
 }
@@ -116,14 +114,14 @@ void SlotTable::touch(std::span<ExpertIndex const> experts) {
   for (ExpertIndex const expert : experts) {
     Entry& entry = entries_[expert];
     entry.prefetch_failed = false;
-    if (entry.state == State::absent) {
+    if (is_miss(expert)) {
       ++stats_.misses;
-      continue;
+    } else {
+      ++stats_.hits;
+      if (entry.state == State::filling) ++stats_.late_hits;
+      if (entry.unused_for == Purpose::prefetch) ++stats_.prefetches_used;
     }
-    ++stats_.hits;
-    if (entry.state == State::filling) ++stats_.late_hits;
-    if (entry.prefetched) ++stats_.prefetches_used;
-    entry.prefetched = false;
+    entry.unused_for = Purpose::demand;
   }
   policy_->touch(experts);
 }

@@ -26,6 +26,9 @@ namespace sida::inline v0 {
 class SlotTable {
  public:
   enum class State : std::uint8_t { absent, filling, ready, failed };
+  /// Why an expert is loaded. A later wave of an event that has begun is demanded already: loaded ahead or not, it
+  /// counts as a miss.
+  enum class Purpose : std::uint8_t { demand, later_wave, prefetch };
 
   SlotTable(std::uint32_t experts, std::uint32_t slots, std::size_t slot_bytes, std::unique_ptr<EvictionPolicy> policy);
 
@@ -45,7 +48,12 @@ class SlotTable {
   std::uint32_t slots() const noexcept { return slots_; }
   std::size_t free_slots() const noexcept { return free_.size(); }
   std::uint32_t filling() const noexcept { return filling_; }
-  std::uint32_t prefetches_in_flight() const noexcept { return prefetches_in_flight_; }
+  /// Fills under way that no acquire waits for: prefetches and later waves.
+  std::uint32_t ahead_in_flight() const noexcept { return ahead_in_flight_; }
+  /// Loaded for a demand, and that demand is still to come or has just come: it counts as a miss.
+  bool is_miss(ExpertIndex expert) const noexcept {
+    return absent(expert) || entries_[expert].unused_for == Purpose::later_wave;
+  }
   std::uint32_t pinned() const noexcept { return pinned_; }
   std::size_t count_evictable() const noexcept;
   /// Experts that have a slot, ascending.
@@ -59,7 +67,7 @@ class SlotTable {
   void unpin(ExpertIndex expert);
 
   /// Gives a free slot to an absent expert. Precondition: there is one. @return what to submit.
-  FillRequest assign(ExpertIndex expert, ExpertId id, FillUrgency urgency);
+  FillRequest assign(ExpertIndex expert, ExpertId id, Purpose purpose);
   /// Takes the slot of an evictable expert.
   void evict(ExpertIndex expert);
   /// The end of a fill. @return the expert.
@@ -73,9 +81,9 @@ class SlotTable {
  private:
   struct Entry {
     State state = State::absent;
-    bool prefetched = false;  // by a prefetch, and not demanded since
     bool prefetch_failed = false;
-    FillUrgency urgency = FillUrgency::demand;
+    Purpose filled_for = Purpose::demand;  // of the fill under way
+    Purpose unused_for = Purpose::demand;  // loaded ahead for this and not demanded since; else `demand`
     SlotId slot{};
     std::uint32_t pins = 0;
     std::unique_ptr<Error> error;
@@ -88,7 +96,7 @@ class SlotTable {
   std::uint32_t slots_;
   std::size_t slot_bytes_;
   std::uint32_t filling_ = 0;
-  std::uint32_t prefetches_in_flight_ = 0;
+  std::uint32_t ahead_in_flight_ = 0;
   std::uint32_t pinned_ = 0;    // experts with pins
   std::uint32_t sequence_ = 0;  // of fills; makes tickets unique
   std::unique_ptr<EvictionPolicy> policy_;

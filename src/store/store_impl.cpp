@@ -129,6 +129,8 @@ void ExpertStore::Impl::start_missing(std::span<ExpertIndex const> wave, DemandE
   std::vector<ExpertIndex> missing;
   for (ExpertIndex const expert : wave) {
     if (table->absent(expert)) missing.push_back(expert);
+    bool const named = std::binary_search(event.planned_.begin(), event.planned_.end(), expert);
+    if (event.was_planned_ && !named && table->is_miss(expert)) ++table->stats().mispredicted_loads;
   }
   table->touch(wave);
   for (ExpertIndex const expert : missing) {
@@ -137,10 +139,7 @@ void ExpertStore::Impl::start_missing(std::span<ExpertIndex const> wave, DemandE
       if (!victim) victim = table->policy().choose_victim(table->evictable_experts(), horizon);
       table->evict(*victim);
     }
-    if (event.was_planned_ && !std::binary_search(event.planned_.begin(), event.planned_.end(), expert)) {
-      ++table->stats().mispredicted_loads;
-    }
-    load(expert, FillUrgency::demand);
+    load(expert, SlotTable::Purpose::demand);
   }
 }
 
@@ -173,17 +172,17 @@ void ExpertStore::Impl::unpin(std::span<ExpertIndex const> wave) {
   changed.notify_all();
 }
 
-void ExpertStore::Impl::load(ExpertIndex expert, FillUrgency urgency) {
-  tier->submit(table->assign(expert, id(expert), urgency));
+void ExpertStore::Impl::load(ExpertIndex expert, SlotTable::Purpose purpose) {
+  tier->submit(table->assign(expert, id(expert), purpose));
 }
 
 void ExpertStore::Impl::pump() {
   // A waiting acquire comes first: prefetches must not take the slots that it waits for.
-  while (!cancelled && waiting.empty() && table->prefetches_in_flight() < options.prefetch_depth) {
+  while (!cancelled && waiting.empty() && table->ahead_in_flight() < options.prefetch_depth) {
     auto const move = prefetcher.next(*table, horizon);
     if (!move) return;
     if (move->victim) table->evict(*move->victim);
-    load(move->load, FillUrgency::prefetch);
+    load(move->load, move->demanded ? SlotTable::Purpose::later_wave : SlotTable::Purpose::prefetch);
   }
 }
 

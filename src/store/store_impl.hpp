@@ -41,7 +41,7 @@ struct ExpertStore::Impl final : FillListener {
   void unpin(std::span<ExpertIndex const> wave);
   /// Starts prefetches while some may start. Under the mutex.
   void pump();
-  void load(ExpertIndex expert, FillUrgency urgency);
+  void load(ExpertIndex expert, SlotTable::Purpose purpose);
   void add_stall(std::chrono::steady_clock::time_point start);
   std::unique_ptr<SlotTable> make_table() const;
 

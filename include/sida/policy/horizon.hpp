@@ -46,6 +46,7 @@ class SIDA_API Horizon {
     std::uint32_t event;     ///< its number in the plan; parts of one event share it
     std::uint64_t position;  ///< strictly increasing along the horizon
     std::vector<ExpertIndex> experts;
+    bool demanded = false;  ///< not a guess: a later wave of an event that has begun
   };
   /// In the order of use.
   std::deque<Event> const& events() const noexcept { return events_; }
