@@ -1,23 +1,38 @@
-// Layout, memory and a policy: what an engine touches first.
+// What an engine does first: its own experts behind a store, in less memory than they take.
+#include <algorithm>
 #include <array>
+#include <memory>
 
-#include <sida/core/expert_layout.hpp>
 #include <sida/core/memory.hpp>
-#include <sida/policy/eviction_policy.hpp>
+#include <sida/store/expert_store.hpp>
+
+namespace {
+
+/// Two layers of three experts; every byte of a record is its expert's number.
+class Engine final : public sida::ExpertSource {
+ public:
+  std::span<std::uint32_t const> experts_per_layer() const noexcept override { return layers_; }
+  std::size_t record_bytes(sida::ExpertId) const noexcept override { return 5000; }
+  sida::Status read(sida::ExpertId id, std::span<std::byte> dst) const override {
+    std::ranges::fill(dst.first(record_bytes(id)), std::byte(3 * id.layer + id.expert));
+    return {};
+  }
+
+ private:
+  std::array<std::uint32_t, 2> layers_ = {3, 3};
+};
+
+}  // namespace
 
 int main() {
-  auto const layout = sida::ExpertLayout::of({.kind = sida::FfnKind::swiglu, .d_model = 64, .d_ff = 128});
-  if (!layout) return 1;
   sida::HostMemory memory;
-  auto buffer = sida::Buffer::allocate(memory, layout->size_bytes, sida::kRecordAlignment);
-  if (!buffer || buffer->bytes().size() != 3 * layout->matrix_bytes()) return 2;
-  buffer->bytes()[0] = std::byte{1};
-
-  auto const policy = sida::make_policy(sida::PolicyKind::lru, {.experts_per_layer = {4}, .slots = 2});
-  for (sida::ExpertIndex expert : {3U, 1U}) {
-    policy->touch(std::array{expert});
-    policy->insert(expert);
+  auto const source = std::make_shared<Engine const>();
+  auto store = sida::ExpertStore::open(*source, sida::make_host_tier(source, memory, 2), {.budget_bytes = 2 * 8192});
+  if (!store || (*store)->slots() != 2) return 1;
+  for (std::uint32_t layer : {0U, 1U, 0U}) {
+    auto const wave =
+        (*store)->acquire(std::array{sida::ExpertId{layer, 0}, sida::ExpertId{layer, 2}}, sida::StreamRef::host());
+    if (!wave || wave->experts()[1].data[4999] != std::byte(3 * layer + 2)) return 2;
   }
-  auto const victim = policy->choose_victim(std::array<sida::ExpertIndex, 2>{1, 3}, sida::Horizon(4));
-  return victim == 3 ? 0 : 3;
+  return (*store)->stats().misses == 6 ? 0 : 3;
 }
