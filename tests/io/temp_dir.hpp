@@ -1,11 +1,8 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
-#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -52,7 +49,9 @@ inline void write_file(std::string const& path, std::string_view bytes) {
 inline std::string read_file(std::string const& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) throw std::runtime_error("read " + path);
-  return {std::istreambuf_iterator<char>(in), {}};
+  std::string text(static_cast<std::size_t>(std::filesystem::file_size(path)), '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  return text;
 }
 
 }  // namespace sida::testing
