@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the io fuzz targets to corpus/. Run from anywhere; the output is the same every time."""
+import json
+import pathlib
+import struct
+
+CORPUS = pathlib.Path(__file__).parent / "corpus"
+
+
+def put(target, name, data):
+    folder = CORPUS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+
+
+def safetensors(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def tensor(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def packed(layers, tensors, d_model=4, d_ff=8, kind=0, dtype=0, config=b"{}", tokenizer=b"tok"):
+    """The first 256 bytes of the header, then what follows its page: what fuzz_packed takes."""
+    size = 4 if dtype == 0 else 2
+    matrix = d_model * d_ff * size
+    step = (matrix + 63) // 64 * 64
+    record = (step if kind == 2 else 0) + step + matrix
+    page = lambda n: (n + 4095) // 4096 * 4096
+    chunks = lambda n: (n + (1 << 20) - 1) >> 20
+    index_bytes = 8 + 4 * len(layers) + 8 * sum(layers)
+    for name, word, shape, n in tensors:
+        index_bytes += 12 + len(name) + len(word) + 8 * len(shape) + 16 + 8 * chunks(n)
+    config_at = 4096 + index_bytes
+    tokenizer_at = config_at + len(config)
+    end = tokenizer_at + len(tokenizer)
+    index = struct.pack("<II", len(layers), len(tensors)) + struct.pack(f"<{len(layers)}I", *layers)
+    index += bytes(8 * sum(layers))
+    for name, word, shape, n in tensors:
+        at = page(end)
+        index += struct.pack("<III", len(name), len(word), len(shape)) + name + word
+        index += struct.pack(f"<{len(shape)}q", *shape) + struct.pack("<QQ", at, n) + bytes(8 * chunks(n))
+        end = at + n
+    experts_at = page(end)
+    total = experts_at + sum(layers) * page(record)
+    header = b"\x89SIDA\r\n\x1a" + struct.pack("<II", 1, 0)
+    header += struct.pack("<QQQ", total, index_bytes, 0)
+    header += struct.pack("<QQQ", config_at, len(config), 0) + struct.pack("<QQQ", tokenizer_at, len(tokenizer), 0)
+    header += struct.pack("<QQQIIQQQ", experts_at, page(record), record, kind, dtype, d_model, d_ff, 1 << 20)
+    return header.ljust(256, b"\0") + index
+
+
+two = {"__metadata__": {"format": "pt"}, "a": tensor("F32", [1, 2], 0, 8), "b": tensor("BF16", [2], 8, 12)}
+put("safetensors_header", "two", safetensors(two, bytes(12)))
+put("safetensors_header", "empty", safetensors({}))
+put("safetensors_header", "scalar_and_none",
+    safetensors({"s": tensor("U8", [], 0, 1), "z": tensor("I64", [0, 3], 1, 1)}, b"x"))
+put("safetensors_header", "packed_types",
+    safetensors({"f4": tensor("F4", [4], 0, 2), "f6": tensor("F6_E2M3", [4], 2, 5)}, bytes(5)))
+put("safetensors_header", "gap", safetensors({"a": tensor("U8", [1], 1, 2)}, b"xy"))
+put("safetensors_header", "overflow", safetensors({"a": tensor("F64", [1 << 62, 1 << 62], 0, 8)}, bytes(8)))
+put("safetensors_header", "twice", safetensors(b'{"a":1,"a":2}'))
+put("safetensors_header", "long", struct.pack("<Q", 1 << 63) + b"{}")
+put("safetensors_header", "padded", safetensors(json.dumps(two).encode() + b"   ", bytes(12)))
+
+put("json", "config", json.dumps({"d_model": 768, "d_ff": 3072, "tie": True, "eps": 1e-6, "act": "relu",
+                                  "none": None, "big": 1 << 64, "neg": -1, "list": [1, [2, {"x": []}]]}).encode())
+put("json", "index", json.dumps({"metadata": {"total_size": 1}, "weight_map": {"a": "m-1.safetensors"}}).encode())
+put("json", "escapes", rb'{"\u0061\n": "\ud83d\ude00\\", "b": -0, "c": 1e400}')
+put("json", "deep", b'{"a":' + b"[" * 20 + b"]" * 20 + b"}")
+put("json", "twice", b'{"a":{"b":1,"b":2}}')
+put("json", "array", b"[1,2.5,-3]")
+put("json", "nul", b"{}\0{")
+put("json", "utf8", '{"é": "\U0001f600"}'.encode())
+
+put("packed", "plain", packed([2, 3], [(b"a", b"F32", [2, 2], 16), (b"b", b"BF16", [3], 6)]))
+put("packed", "swiglu", packed([1], [], kind=2, dtype=2))
+put("packed", "no_experts", packed([], [(b"a", b"U8", [0], 0)]))
+put("packed", "chunks", packed([1], [(b"big", b"U8", [3 << 20], 3 << 20)], config=b"", tokenizer=b""))
+put("packed", "bad_magic", packed([1], [])[1:])
+put("packed", "cut", packed([2, 3], [(b"a", b"F32", [2, 2], 16)])[:-9])
+
+put("dataset", "tsv", b"sentence\tlabel\na film \t1\n\t0\n")
+put("dataset", "pair", b"\xef\xbb\xbfQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t5\t6\ta \" b\tc\r\n")
+put("dataset", "blank", b"\nsentence\na\n\nb\n")
+put("dataset", "ids", b'{"ids": [0, 5, 2147483647], "label": 3}\n{"ids": [1]}\n')
+put("dataset", "bad_ids", b'{"ids": [1]}\n{"ids": [1, -2.5]}\n')
+put("dataset", "texts", b'{"sentence": "a"}\n{"sentence1": "a", "sentence2": "b", "label": 0}')
+put("dataset", "multirc", json.dumps({"idx": 0, "passage": {"text": "P", "questions": [
+    {"question": "Why?", "answers": [{"text": "No", "label": 0}, {"text": "Yes", "label": 1}]},
+    {"question": "None?", "answers": []}]}}).encode())
+
+
+def npy(dictionary, data, version=1):
+    text = dictionary + b"\n"
+    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(text)) + text + data
+
+
+put("npy", "u8", npy(b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 2), }", b"abcd"))
+put("npy", "f32", npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", b"abcd", 2))
+put("npy", "scalar", npy(b"{'descr': '<i4', 'fortran_order': False, 'shape': (), }", b"abcd", 3))
+put("npy", "empty", npy(b"{'descr': '<u2', 'fortran_order': False, 'shape': (0, 7), }", b""))
+put("npy", "overflow", npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }", b""))
+put("npy", "fortran", npy(b"{'descr': '|u1', 'fortran_order': True, 'shape': (1,), }", b"x"))
+put("npy", "long", b"\x93NUMPY\x01\x00\xff\xff{}")
