@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the io fuzz targets to corpus/. Run from anywhere; the output is the same every time."""
+"""Writes the seeds of the fuzz targets to corpus/. Run from anywhere; the output is the same every time."""
 import json
 import pathlib
 import struct
