@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -23,12 +24,15 @@ enum class ExitStatus : int {
 /// What the process lends a command while it runs.
 class Session {
  public:
-  Session(std::stop_token stop, bool has_terminal) : stop_(std::move(stop)), has_terminal_(has_terminal) {}
+  /// `signalled` is set by the signal handler itself.
+  Session(std::stop_token stop, std::atomic<bool> const& signalled, bool has_terminal)
+      : stop_(std::move(stop)), signalled_(&signalled), has_terminal_(has_terminal) {}
 
   /// Requested on SIGINT or SIGTERM, from a thread of its own, so that stop callbacks may lock and notify. A command
   /// that sees it returns `interrupted()`; its `OutputFile`s then leave nothing behind.
   std::stop_token stop() const noexcept { return stop_; }
-  bool stopped() const noexcept { return stop_.stop_requested(); }
+  /// True from the moment of the signal, so that who was woken by it sees why.
+  bool stopped() const noexcept { return signalled_->load(); }
   /// Whether stderr is a terminal, so that a progress bar makes sense.
   bool has_terminal() const noexcept { return has_terminal_; }
 
@@ -36,6 +40,7 @@ class Session {
 
  private:
   std::stop_token stop_;
+  std::atomic<bool> const* signalled_;
   bool has_terminal_;
 };
 

@@ -11,10 +11,14 @@ namespace {
 constexpr char kStop = 's';
 constexpr char kQuit = 'q';
 
-int pipe_ends[2] = {-1, -1};  // the handler may only write to a descriptor
+// All that a handler may touch: a descriptor and a lock-free flag.
+int pipe_ends[2] = {-1, -1};
+std::atomic<bool> was_signalled{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
 
 void on_signal(int) {
   int const saved = errno;
+  was_signalled.store(true);
   [[maybe_unused]] auto const written = ::write(pipe_ends[1], &kStop, 1);
   errno = saved;
 }
@@ -39,6 +43,8 @@ void set_handler(int signal, void (*handler)(int)) {
 }
 
 }  // namespace
+
+std::atomic<bool> const& Interrupt::signalled() noexcept { return was_signalled; }
 
 Interrupt::Interrupt() {
   if (::pipe2(pipe_ends, O_CLOEXEC) != 0) return;  // without a pipe, signals keep their default

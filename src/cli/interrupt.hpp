@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <stop_token>
 #include <thread>
 
@@ -15,6 +16,8 @@ class Interrupt {
   Interrupt& operator=(Interrupt const&) = delete;
 
   std::stop_token stop() const noexcept { return source_.get_token(); }
+  /// Set by the handler, before `stop` is requested.
+  static std::atomic<bool> const& signalled() noexcept;
 
  private:
   std::stop_source source_;

@@ -25,6 +25,9 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(make_classify_command());
   commands.push_back(make_encode_command());
+  commands.push_back(make_pack_command());
+  commands.push_back(make_synth_command());
+  commands.push_back(make_inspect_command());
   return commands;
 }
 
@@ -36,7 +39,7 @@ int report_failure(std::string message, ExitStatus status) {
 
 int run_command(Command& command) {
   Interrupt interrupt;
-  Session session(interrupt.stop(), ::isatty(STDERR_FILENO) == 1);
+  Session session(interrupt.stop(), Interrupt::signalled(), ::isatty(STDERR_FILENO) == 1);
   Status status = command.run(session);
   if (session.stopped() && !status) return report_failure("interrupted", ExitStatus::interrupted);
   if (status && std::fflush(stdout) != 0) status = Status(Errc::io, "standard output: cannot write");

@@ -121,7 +121,7 @@ CLI::Option* add_budget(CLI::App& app, std::string const& name, Budget& value, s
     if (!budget) reject(name, budget.message());
     value = *budget;
   };
-  return app.add_option_function<std::string>(name, parse, description)->type_name("BUDGET");
+  return app.add_option_function<std::string>(name, parse, description)->type_name("BUDGET")->default_str("100%");
 }
 
 namespace detail {

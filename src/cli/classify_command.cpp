@@ -1,0 +1,212 @@
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+
+#include <CLI/CLI.hpp>
+
+#include "cli/classify_report.hpp"
+#include "cli/classify_results.hpp"
+#include "cli/command.hpp"
+#include "cli/demand_log.hpp"
+#include "cli/output_file.hpp"
+#include "cli/progress.hpp"
+#include "cli/run_batches.hpp"
+#include "cli/run_input.hpp"
+#include "cli/run_prefetch.hpp"
+#include "cli/run_setup.hpp"
+#include "sida/detail/try.hpp"
+#include "sida/policy/belady.hpp"
+
+namespace sida::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr char kManual[] =
+    R"(Answers every input with the label of the highest score, and prints an account of
+the run. The answers are those of the whole model, whatever the budget.
+
+Input: a TSV file whose header names "sentence", or "sentence1" and "sentence2",
+and "label" if there is one; a JSONL file of {"ids": [...], "label": ...}; or
+MultiRC's JSONL, one input per answer. Inputs are batched in their order.
+
+Budget: slots of one expert each (its record rounded up to 4 KiB). N % are
+floor(N/100 x experts) slots, at least one.
+
+Prefetch: "oracle" runs the same batches once before, unmeasured, to know their
+experts; "popularity" plans the experts used most so far; "wrong" gives a
+deliberately wrong plan, for tests. None of them changes an answer.
+
+Output: --out FILE gets "index, label, score_0, ..." as TSV. --json FILE gets the
+account, one key per line; bytes of experts are slot bytes, latencies are those
+of a batch, from its first step to its answer. --record DIR gets the routing:
+experts.npy (uint16 [tokens, MoE layers, k], 65535 = no expert), seqs.jsonl and
+meta.json. With --text and without --out, the answers go to standard output.
+Files appear when the run has succeeded.
+
+Exit status: 0; 1 for data, I/O, and a budget too small for one expert; 2 for
+malformed or negative values and unknown options; 130 when interrupted.)";
+
+struct Options {
+  ServeOptions serve;
+  InputOptions input;
+  Prefetch prefetch = Prefetch::none;
+  std::uint64_t lookahead = 8;
+  std::string out;
+  std::string json;
+  std::string record;
+  bool quiet = false;
+};
+
+/// What is written while the batches run.
+struct Outputs {
+  ClassifyResults results;
+  std::optional<OutputFile> json;
+  std::optional<RoutingRecord> record;
+
+  static Result<Outputs> create(Options const& options, ServedModel const& served) {
+    SwitchConfig const& config = served.checkpoint.config;
+    SIDA_TRY_ASSIGN(auto results, ClassifyResults::create(options.out, config.num_labels));
+    Outputs outputs{.results = std::move(results), .json = {}, .record = {}};
+    if (options.out.empty() && !options.input.texts.empty()) outputs.results.keep_lines();
+    if (!options.json.empty()) {
+      SIDA_TRY_ASSIGN(outputs.json, OutputFile::create(options.json));
+    }
+    if (!options.record.empty()) {
+      RecordMeta meta{.model = served.checkpoint.path,
+                      .moe_layers = config.moe_layers(),
+                      .experts = config.num_experts,
+                      .top_k = 1,
+                      .slots = served.store->slots(),
+                      .slot_bytes = served.store->slot_bytes()};
+      SIDA_TRY_ASSIGN(auto record, RoutingRecord::create(options.record, std::move(meta)));
+      outputs.record.emplace(std::move(record));
+    }
+    return outputs;
+  }
+};
+
+/// Follows the measured run.
+class ClassifyObserver {
+ public:
+  ClassifyObserver(InputRows const& input, ServedModel const& served, Outputs& outputs, Progress& progress)
+      : input_(&input), outputs_(&outputs), progress_(&progress), log_(served.checkpoint.config.num_experts) {}
+
+  void started(TokenBatch const&) { began_ = Clock::now(); }
+
+  void routed(TokenBatch const&, std::uint32_t layer, Routing<> routing) {
+    log_.routed(layer, routing);
+    if (outputs_->record) outputs_->record->routed(layer, routing);
+  }
+
+  Status finished(TokenBatch const& batch, SwitchEncoder::State& state) {
+    account_.batch_ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - began_).count());
+    auto const count = static_cast<std::size_t>(batch.sequences());
+    std::span<Row const> const rows = std::span(input_->rows).subspan(account_.sequences, count);
+    account_.sequences += count;
+    account_.tokens += static_cast<std::uint64_t>(batch.tokens());
+    SIDA_TRY(outputs_->results.add(rows, state.logits()));
+    if (outputs_->record) SIDA_TRY(outputs_->record->finished(batch));
+    progress_->update(account_.sequences, input_->rows.size());
+    return {};
+  }
+
+  RunAccount const& account() const noexcept { return account_; }
+  DemandLog const& log() const noexcept { return log_; }
+
+ private:
+  InputRows const* input_;
+  Outputs* outputs_;
+  Progress* progress_;
+  DemandLog log_;
+  RunAccount account_;
+  Clock::time_point began_;
+};
+
+Status require_head(SwitchCheckpoint const& checkpoint) {
+  if (checkpoint.has_head) return {};
+  return {Errc::not_found, checkpoint.path +
+                               ": there is no classification head (classification_head.dense.weight and .bias, "
+                               "classification_head.out_proj.weight and .bias); \"sida encode\" needs none"};
+}
+
+class ClassifyCommand final : public Command {
+ public:
+  std::string name() const override { return "classify"; }
+  std::string summary() const override { return "Label sentences with a Switch classifier, under a memory budget"; }
+  std::string manual() const override { return kManual; }
+
+  void add_options(CLI::App& app) override {
+    add_serve_options(app, options_.serve);
+    add_input_options(app, options_.input);
+    add_choice(app, "--prefetch", options_.prefetch, prefetch_words(), "Who tells what to load ahead");
+    add_number(app, "--lookahead", options_.lookahead, {0, 65536}, "Batches whose experts are loaded ahead");
+    app.add_option("--out", options_.out, "Write labels and scores to this file")->type_name("FILE");
+    app.add_option("--json", options_.json, "Write the account of the run to this file")->type_name("FILE");
+    app.add_option("--record", options_.record, "Write the routing to this folder")->type_name("DIR");
+    app.add_flag("--quiet", options_.quiet, "No summary and no progress bar");
+  }
+
+  void check() const override { check_input_options(options_.input); }
+
+  Status run(Session& session) override {
+    SIDA_TRY_ASSIGN(auto served, ServedModel::open(options_.serve));
+    SIDA_TRY(require_head(served->checkpoint));
+    SIDA_TRY_ASSIGN(auto const input, read_inputs(options_.input, *served, session));
+    SIDA_TRY_ASSIGN(auto outputs, Outputs::create(options_, *served));
+    SIDA_TRY_ASSIGN(auto const account, measure(*served, input, outputs, session));
+    RunSettings const settings{.serve = options_.serve,
+                               .prefetch = to_string(options_.prefetch),
+                               .lookahead = options_.lookahead,
+                               .batch = options_.input.batch};
+    if (outputs.json) {
+      SIDA_TRY(outputs.json->write(make_report(account, settings, *served).json()));
+      SIDA_TRY(outputs.json->commit());
+    }
+    SIDA_TRY(outputs.results.commit());
+    if (outputs.record) SIDA_TRY(outputs.record->commit());
+    std::fputs(outputs.results.lines().c_str(), stdout);
+    if (!options_.quiet) std::fputs(make_summary(account, settings, *served).c_str(), stdout);
+    return {};
+  }
+
+ private:
+  /// Prepares the predictor, and then runs and accounts for all batches.
+  Result<RunAccount> measure(ServedModel& served, InputRows const& input, Outputs& outputs, Session const& session) {
+    bool const shows = session.has_terminal() && !options_.quiet;
+    InputBatches const batches(input, served, options_.input.batch);
+    Progress recording(shows, "recording the routing", "sequences");
+    SIDA_TRY_ASSIGN(auto predictor, make_predictor(options_.prefetch, served, batches, session, recording));
+    PipelineOptions pipeline;
+    pipeline.lookahead = options_.lookahead;
+    pipeline.start = PipelineStart::when_plans_are;
+
+    Progress progress(shows, "classifying", "sequences");
+    ClassifyObserver observer(input, served, outputs, progress);
+    ReadStats const reads_before = served.checkpoint.experts->read_stats();
+    auto const began = Clock::now();
+    SIDA_TRY(run_batches(served, predictor, batches, observer, pipeline, session));
+    RunAccount account = observer.account();
+    account.wall_s = std::chrono::duration<double>(Clock::now() - began).count();
+    account.store = served.store->stats();
+    account.reads = served.checkpoint.experts->read_stats() - reads_before;
+    account.accuracy = outputs.results.accuracy();
+    account.logits_sha256 = outputs.results.logits_sha256();
+    account.min_loads = belady_min_loads(
+        observer.log().events(), static_cast<std::uint32_t>(served.checkpoint.expert_count()), served.store->slots());
+    return account;
+  }
+
+  Options options_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_classify_command() { return std::make_unique<ClassifyCommand>(); }
+
+}  // namespace sida::cli

@@ -1,0 +1,129 @@
+#include "cli/classify_report.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <string>
+#include <sys/resource.h>
+
+namespace sida::cli {
+namespace {
+
+double ratio(std::uint64_t part, std::uint64_t whole) {
+  return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
+double per_second(std::uint64_t count, double seconds) {
+  return seconds > 0 ? static_cast<double>(count) / seconds : 0;
+}
+
+double stall_s(StoreStats const& stats) { return static_cast<double>(stats.stall_ns) * 1e-9; }
+
+void add_store(Report& report, StoreStats const& stats, ReadStats const& reads) {
+  report.add("events", stats.events);
+  report.add("expert_hits", stats.hits);
+  report.add("expert_late_hits", stats.late_hits);
+  report.add("expert_misses", stats.misses);
+  report.add("evictions", stats.evictions);
+  report.add("failed_loads", stats.failed_loads);
+  report.add("planned_events", stats.planned_events);
+  report.add("prefetches", stats.prefetches);
+  report.add("prefetches_used", stats.prefetches_used);
+  report.add("prefetches_wasted", stats.prefetches_wasted);
+  report.add("mispredicted_loads", stats.mispredicted_loads);
+  report.add("disk_bytes_read", reads.bytes_read);
+  report.add("overread_bytes", reads.overread_bytes);
+  report.add("stall_s", stall_s(stats));
+}
+
+}  // namespace
+
+ReadStats operator-(ReadStats const& later, ReadStats const& earlier) noexcept {
+  return {.bytes_read = later.bytes_read - earlier.bytes_read,
+          .overread_bytes = later.overread_bytes - earlier.overread_bytes,
+          .reads = later.reads - earlier.reads};
+}
+
+std::uint64_t peak_rss_bytes() {
+  // VmHWM is this program's own; getrusage would count what the process held before exec.
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    std::uint64_t kib = 0;
+    if (word == "VmHWM:" && status >> kib) return kib * 1024;
+  }
+  rusage usage{};
+  return ::getrusage(RUSAGE_SELF, &usage) == 0 ? static_cast<std::uint64_t>(usage.ru_maxrss) * 1024 : 0;
+}
+
+double percentile(std::vector<double> values, double share) {
+  if (values.empty()) return 0;
+  std::ranges::sort(values);
+  auto const rank = static_cast<std::size_t>(std::ceil(share * static_cast<double>(values.size())));
+  return values[std::clamp<std::size_t>(rank, 1, values.size()) - 1];
+}
+
+Report make_report(RunAccount const& account, RunSettings const& settings, ServedModel const& served) {
+  std::uint64_t const slot_bytes = served.store->slot_bytes();
+  Report report;
+  report.add("model", served.checkpoint.path);
+  report.add("mode", "exact");
+  report.add("policy", sida::to_string(settings.serve.policy));
+  report.add("prefetch", settings.prefetch);
+  report.add("lookahead", settings.lookahead);
+  report.add("batch", settings.batch);
+  report.add("threads", settings.serve.threads);
+  report.add("capacity", to_string(settings.serve.capacity));
+  report.add("read_path", to_string(settings.serve.read_path));
+  report.add("isa", sida::to_string(settings.serve.isa));
+  report.add("sequences", account.sequences);
+  report.add("tokens", account.tokens);
+  report.add("batches", std::uint64_t{account.batch_ms.size()});
+  report.add("wall_s", account.wall_s);
+  report.add("sequences_per_s", per_second(account.sequences, account.wall_s));
+  report.add("tokens_per_s", per_second(account.tokens, account.wall_s));
+  report.add("latency_ms_p50", percentile(account.batch_ms, 0.50));
+  report.add("latency_ms_p99", percentile(account.batch_ms, 0.99));
+  if (account.accuracy) report.add("accuracy", *account.accuracy);
+  report.add("logits_sha256", account.logits_sha256);
+  report.add("experts", served.checkpoint.expert_count());
+  report.add("slots", std::uint64_t{served.store->slots()});
+  report.add("slot_bytes", slot_bytes);
+  report.add("expert_bytes_total", served.expert_bytes_total());
+  report.add("budget_bytes", served.budget_bytes);
+  report.add("peak_resident_expert_bytes", account.store.peak_resident_bytes);
+  report.add("expert_bytes_read", account.store.bytes_loaded);
+  report.add("min_expert_bytes_read", account.min_loads * slot_bytes);
+  add_store(report, account.store, account.reads);
+  report.add("dense_bytes", std::uint64_t{served.encoder->dense_bytes()});
+  report.add("peak_rss_bytes", peak_rss_bytes());
+  return report;
+}
+
+std::string make_summary(RunAccount const& account, RunSettings const& settings, ServedModel const& served) {
+  std::uint64_t const least = account.min_loads * served.store->slot_bytes();
+  StoreStats const& stats = account.store;
+  Table table;
+  table.row("sequences", std::to_string(account.sequences) + " (" + std::to_string(account.tokens) +
+                             " tokens, batches of " + std::to_string(settings.batch) + ")");
+  if (account.accuracy) table.row("accuracy", format_fixed(*account.accuracy, 4));
+  table.row("throughput", format_fixed(per_second(account.sequences, account.wall_s), 2) + " sequences/s, " +
+                              format_fixed(per_second(account.tokens, account.wall_s), 1) + " tokens/s");
+  table.row("latency of a batch", format_fixed(percentile(account.batch_ms, 0.50), 2) + " ms median, " +
+                                      format_fixed(percentile(account.batch_ms, 0.99), 2) + " ms p99");
+  table.row("wall time", format_fixed(account.wall_s, 2) + " s, of which " + format_fixed(stall_s(stats), 2) +
+                             " s waiting for experts");
+  table.row("expert budget", format_bytes(served.budget_bytes) + ": " + std::to_string(served.store->slots()) + " of " +
+                                 std::to_string(served.checkpoint.expert_count()) + " experts (" +
+                                 format_bytes(served.expert_bytes_total()) + ")");
+  table.row("most resident", format_bytes(stats.peak_resident_bytes));
+  table.row("experts read", format_bytes(stats.bytes_loaded) + "; the least possible is " + format_bytes(least) +
+                                (least > 0 ? " (" + format_fixed(ratio(stats.bytes_loaded, least), 2) + "x)" : ""));
+  table.row("expert hits", std::to_string(stats.hits) + " of " + std::to_string(stats.hits + stats.misses) + " (" +
+                               format_fixed(100 * ratio(stats.hits, stats.hits + stats.misses), 1) + " %)");
+  table.row("peak memory", format_bytes(peak_rss_bytes()));
+  table.row("policy, prefetch", std::string(sida::to_string(settings.serve.policy)) + ", " + settings.prefetch);
+  table.row("logits sha256", account.logits_sha256);
+  return table.text();
+}
+
+}  // namespace sida::cli

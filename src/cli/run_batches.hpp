@@ -1,0 +1,23 @@
+#pragma once
+
+#include <stop_token>
+#include <utility>
+
+#include "cli/command.hpp"
+#include "cli/run_input.hpp"
+#include "cli/run_setup.hpp"
+#include "sida/core/result.hpp"
+#include "sida/runtime/pipeline.hpp"
+
+namespace sida::cli {
+
+/// Answers all of `batches`. An interrupt stops the pipeline between two steps and wakes it from the store.
+template <Predictor P, BatchObserver<SwitchEncoder> O>
+Status run_batches(ServedModel& served, P& predictor, InputBatches batches, O& observer, PipelineOptions options,
+                   Session const& session) {
+  std::stop_callback const on_stop(session.stop(), [&served] { served.store->cancel(); });
+  options.stop = session.stop();
+  return run_pipeline(*served.encoder, predictor, batches, observer, *served.store, *served.pool, options);
+}
+
+}  // namespace sida::cli

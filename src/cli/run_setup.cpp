@@ -1,0 +1,101 @@
+#include "cli/run_setup.hpp"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "sida/core/expert_layout.hpp"
+#include "sida/detail/try.hpp"
+#include "sida/store/fast_tier.hpp"
+
+namespace sida::cli {
+namespace {
+
+constexpr unsigned kIoThreads = 4;  // reads under way at once; enough to keep a disk's queue filled
+constexpr std::uint64_t kMaxThreads = 1024;
+
+std::vector<std::pair<std::string, CapacityRule>> const kCapacities = {
+    {"none", CapacityRule::none}, {"hf", CapacityRule::hf}, {"hf-4.32", CapacityRule::hf_4_32}};
+std::vector<std::pair<std::string, ReadPath>> const kReadPaths = {{"pread", ReadPath::pread}, {"mmap", ReadPath::mmap}};
+
+template <class T>
+std::string_view word_of(std::vector<std::pair<std::string, T>> const& words, T value) {
+  auto const found = std::find_if(words.begin(), words.end(), [&](auto const& word) { return word.second == value; });
+  return found->first;
+}
+
+std::vector<std::pair<std::string, PolicyKind>> policy_words() {
+  std::vector<std::pair<std::string, PolicyKind>> words;
+  for (auto const kind : {PolicyKind::fifo, PolicyKind::lru, PolicyKind::lfu, PolicyKind::lfru, PolicyKind::next_use}) {
+    words.emplace_back(sida::to_string(kind), kind);
+  }
+  return words;
+}
+
+/// Only what this processor runs is offered.
+std::vector<std::pair<std::string, CpuIsa>> isa_words() {
+  std::vector<std::pair<std::string, CpuIsa>> words;
+  for (CpuIsa const isa : runnable_cpu_isas()) words.emplace_back(sida::to_string(isa), isa);
+  return words;
+}
+
+}  // namespace
+
+std::uint64_t ServeOptions::default_threads() noexcept {
+  return std::clamp<std::uint64_t>(std::thread::hardware_concurrency(), 1, kMaxThreads);
+}
+
+std::string_view to_string(CapacityRule rule) noexcept { return word_of(kCapacities, rule); }
+std::string_view to_string(ReadPath path) noexcept { return word_of(kReadPaths, path); }
+
+void add_serve_options(CLI::App& app, ServeOptions& options) {
+  app.add_option("--model", options.model, "Checkpoint folder in Hugging Face's form, or packed container FILE.sida")
+      ->type_name("PATH")
+      ->required();
+  add_budget(app, "--budget", options.budget,
+             "Most bytes of experts resident or on their way: a share of all experts (20%), a size (512MiB, 2GB) or a "
+             "number of bytes");
+  add_choice(app, "--policy", options.policy, policy_words(), "Which expert leaves when another needs its slot");
+  add_number(app, "--threads", options.threads, {1, kMaxThreads}, "Compute threads");
+  add_choice(app, "--capacity", options.capacity, kCapacities,
+             "What happens to tokens beyond an expert's capacity, as a version of transformers does it");
+  add_choice(app, "--read-path", options.read_path, kReadPaths, "How experts are read from disk");
+  add_choice(app, "--isa", options.isa, isa_words(), "Instruction set of the CPU kernels");
+}
+
+Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& options) {
+  auto served = std::make_unique<ServedModel>();
+  SIDA_TRY_ASSIGN(served->checkpoint, open_switch_checkpoint(options.model, options.read_path));
+  SwitchCheckpoint const& checkpoint = served->checkpoint;
+  if (!checkpoint.tokenizer.empty()) {
+    auto tokenizer = Tokenizer::from_bytes(checkpoint.tokenizer, checkpoint.config.eos_token_id);
+    if (!tokenizer) return std::move(tokenizer).error().with_context(checkpoint.path);
+    served->tokenizer = *std::move(tokenizer);
+  }
+
+  std::uint64_t const slot_bytes = slot_bytes_for(checkpoint.layout.size_bytes);
+  served->budget_bytes = options.budget.bytes(checkpoint.expert_count(), slot_bytes);
+  StoreOptions store_options;
+  // More slots than experts would only be address space.
+  store_options.budget_bytes = std::min(served->budget_bytes, checkpoint.expert_count() * slot_bytes);
+  store_options.policy = options.policy;
+  SIDA_TRY_ASSIGN(served->store,
+                  ExpertStore::open(*checkpoint.experts, make_host_tier(checkpoint.experts, served->memory, kIoThreads),
+                                    store_options));
+
+  SwitchOptions switch_options;
+  switch_options.capacity_rule = options.capacity;
+  switch_options.isa = options.isa;
+  SIDA_TRY_ASSIGN(served->encoder, SwitchEncoder::load(checkpoint, *served->store, switch_options, served->memory));
+  if (options.threads == 1) {
+    served->pool = std::make_unique<InlinePool>();
+  } else {
+    served->pool = std::make_unique<WorkerPool>(options.threads);
+  }
+  return served;
+}
+
+}  // namespace sida::cli

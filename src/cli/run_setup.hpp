@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cli/options.hpp"
+#include "sida/core/memory.hpp"
+#include "sida/core/result.hpp"
+#include "sida/core/thread_pool.hpp"
+#include "sida/io/file.hpp"
+#include "sida/kernels/cpu.hpp"
+#include "sida/model/switch_checkpoint.hpp"
+#include "sida/model/switch_encoder.hpp"
+#include "sida/model/tokenizer.hpp"
+#include "sida/policy/eviction_policy.hpp"
+#include "sida/route/router.hpp"
+#include "sida/store/expert_store.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace sida::cli {
+
+/// Which model, and how it is served.
+struct ServeOptions {
+  std::string model;
+  Budget budget;
+  PolicyKind policy = PolicyKind::lfru;
+  std::uint64_t threads = default_threads();
+  CapacityRule capacity = CapacityRule::hf;
+  ReadPath read_path = ReadPath::pread;
+  CpuIsa isa = best_cpu_isa();
+
+  /// Processors that this process may use.
+  static std::uint64_t default_threads() noexcept;
+};
+
+/// Declares --model, --budget, --policy, --threads, --capacity, --read-path and --isa.
+void add_serve_options(CLI::App& app, ServeOptions& options);
+
+std::string_view to_string(CapacityRule rule) noexcept;
+std::string_view to_string(ReadPath path) noexcept;
+
+/// A model that is ready to answer: dense weights in memory, experts in a store under its budget. Everything that a
+/// command needs to run batches; stays where it is made, since its parts refer to one another.
+struct ServedModel {
+  HostMemory memory;
+  SwitchCheckpoint checkpoint;
+  std::optional<Tokenizer> tokenizer;  ///< if the checkpoint has one
+  std::uint64_t budget_bytes = 0;      ///< as asked for
+  std::unique_ptr<ExpertStore> store;
+  std::unique_ptr<SwitchEncoder> encoder;
+  std::unique_ptr<ThreadPool> pool;
+
+  /// @return what the checkpoint, the store (over_budget among others) or the encoder return.
+  static Result<std::unique_ptr<ServedModel>> open(ServeOptions const& options);
+
+  /// Slot bytes of all experts.
+  std::uint64_t expert_bytes_total() const noexcept { return checkpoint.expert_count() * store->slot_bytes(); }
+};
+
+}  // namespace sida::cli
