@@ -1,0 +1,383 @@
+#include "sida/model/switch_encoder.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "sida/runtime/stepping_model.hpp"
+#include "tests/model/encoder_fixture.hpp"
+#include "tests/model/random_checkpoint.hpp"
+#include "tests/support/fault_source.hpp"
+
+namespace sida::testing {
+namespace {
+
+static_assert(SteppingModel<SwitchEncoder>);
+
+class SwitchEncoderTest : public ::testing::Test {
+ protected:
+  void SetUp() override { write_checkpoint(folder_, config_, random_tensors(config_, Dtype::bf16, Dtype::bf16)); }
+
+  TokenBatch batch(std::uint32_t seed, std::vector<std::size_t> const& lengths = {7, 1, 66, 20}) const {
+    return random_batch(lengths, config_.vocab_size, seed);
+  }
+  std::string outputs(SwitchEncoder& encoder, TokenBatch const& batch, ThreadPool& pool) {
+    SwitchEncoder::State state;
+    run_batch(encoder, batch, state, pool);
+    return output_bytes(state);
+  }
+
+  SwitchConfig config_ = small_config();
+  TempDir folder_;
+  InlinePool pool_;
+};
+
+TEST_F(SwitchEncoderTest, GivesTheSameBytesOnAnyNumberOfThreads) {
+  LoadedEncoder loaded(folder_.path());
+  std::string const expected = outputs(*loaded.encoder, batch(1), pool_);
+  for (std::size_t const threads : {1U, 2U, 3U, 8U}) {
+    WorkerPool pool(threads);
+    EXPECT_EQ(outputs(*loaded.encoder, batch(1), pool), expected) << threads << " threads";
+  }
+}
+
+TEST_F(SwitchEncoderTest, GivesTheSameBytesUnderAnyBudget) {
+  LoadedEncoder all(folder_.path());
+  std::string const expected = outputs(*all.encoder, batch(1), pool_);
+  for (std::uint64_t slots = 1; slots <= all.checkpoint.expert_count(); ++slots) {
+    LoadedEncoder loaded(folder_.path(), slots);
+    ASSERT_EQ(loaded.store->slots(), slots);
+    EXPECT_EQ(outputs(*loaded.encoder, batch(1), pool_), expected) << slots << " slots";
+  }
+}
+
+TEST_F(SwitchEncoderTest, GivesTheSameBytesWhenStepsOfTwoStatesInterleave) {
+  LoadedEncoder loaded(folder_.path(), 2);
+  SwitchEncoder& encoder = *loaded.encoder;
+  std::string const first = outputs(encoder, batch(1), pool_);
+  std::string const second = outputs(encoder, batch(2, {90}), pool_);
+  SwitchEncoder::State a;
+  SwitchEncoder::State b;
+  must(encoder.begin(batch(1), a));
+  must(encoder.run_to(0, a, pool_));
+  must(encoder.begin(batch(2, {90}), b));
+  must(encoder.route(0, a, pool_));
+  must(encoder.run_to(0, b, pool_));
+  must(encoder.route(0, b, pool_));
+  must(encoder.run_moe(0, b, pool_, {}));
+  must(encoder.run_to(1, b, pool_));
+  must(encoder.run_moe(0, a, pool_, {}));
+  must(encoder.run_to(1, a, pool_));
+  must(encoder.route(1, b, pool_));
+  must(encoder.route(1, a, pool_));
+  must(encoder.run_moe(1, a, pool_, {}));
+  must(encoder.finish(a, pool_));
+  must(encoder.run_moe(1, b, pool_, {}));
+  must(encoder.finish(b, pool_));
+  EXPECT_EQ(output_bytes(a), first);
+  EXPECT_EQ(output_bytes(b), second);
+}
+
+TEST_F(SwitchEncoderTest, GivesTheSameBytesInAWindowLayerByLayer) {
+  LoadedEncoder loaded(folder_.path(), 4);
+  SwitchEncoder& encoder = *loaded.encoder;
+  std::vector<TokenBatch> const window = {batch(1), batch(2)};
+  std::vector<SwitchEncoder::State> states(2);
+  for (std::size_t i = 0; i < 2; ++i) must(encoder.begin(window[i], states[i]));
+  for (std::uint32_t layer = 0; layer < encoder.moe_layers(); ++layer) {
+    for (auto& state : states) {
+      must(encoder.run_to(layer, state, pool_));
+      must(encoder.route(layer, state, pool_));
+    }
+    for (auto& state : states) must(encoder.run_moe(layer, state, pool_, {}));
+  }
+  for (std::size_t i = 0; i < 2; ++i) {
+    must(encoder.finish(states[i], pool_));
+    EXPECT_EQ(output_bytes(states[i]), outputs(encoder, window[i], pool_)) << "batch " << i;
+  }
+}
+
+TEST_F(SwitchEncoderTest, StepsTwoStatesOnTwoThreadsAtOnce) {
+  LoadedEncoder loaded(folder_.path(), 3);
+  std::vector<std::string> const expected = {outputs(*loaded.encoder, batch(1), pool_),
+                                             outputs(*loaded.encoder, batch(2), pool_)};
+  std::vector<std::string> got(2);
+  std::vector<std::thread> threads;
+  for (std::uint32_t i = 0; i < 2; ++i) {
+    threads.emplace_back([&, i] {
+      WorkerPool pool(2);
+      for (int round = 0; round < 3; ++round) got[i] = outputs(*loaded.encoder, batch(i + 1), pool);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(got, expected);
+}
+
+TEST_F(SwitchEncoderTest, UsesAStateAgain) {
+  LoadedEncoder loaded(folder_.path());
+  SwitchEncoder::State state;
+  for (std::uint32_t seed = 0; seed < 6; ++seed) {
+    TokenBatch const next = seed % 2 == 0 ? batch(seed) : batch(seed, {3, 2});
+    run_batch(*loaded.encoder, next, state, pool_);
+    EXPECT_EQ(state.tokens(), next.tokens());
+    EXPECT_EQ(state.sequences(), next.sequences());
+    EXPECT_EQ(output_bytes(state), outputs(*loaded.encoder, next, pool_)) << seed;
+  }
+}
+
+TEST_F(SwitchEncoderTest, MovesAStateInTheMiddleOfABatch) {
+  LoadedEncoder loaded(folder_.path());
+  SwitchEncoder::State state;
+  must(loaded.encoder->begin(batch(1), state));
+  must(loaded.encoder->run_to(0, state, pool_));
+  SwitchEncoder::State moved = std::move(state);
+  must(loaded.encoder->route(0, moved, pool_));
+  must(loaded.encoder->run_moe(0, moved, pool_, {}));
+  must(loaded.encoder->run_to(1, moved, pool_));
+  must(loaded.encoder->route(1, moved, pool_));
+  must(loaded.encoder->run_moe(1, moved, pool_, {}));
+  must(loaded.encoder->finish(moved, pool_));
+  EXPECT_EQ(output_bytes(moved), outputs(*loaded.encoder, batch(1), pool_));
+  state = SwitchEncoder::State();
+  run_batch(*loaded.encoder, batch(1), state, pool_);
+}
+
+TEST_F(SwitchEncoderTest, ShowsEmbeddingsUntilTheNextStep) {
+  LoadedEncoder loaded(folder_.path());
+  auto const tensors = random_tensors(config_, Dtype::bf16, Dtype::bf16);
+  auto const& table = tensors.at("shared.weight").values;
+  SwitchEncoder::State state;
+  EXPECT_EQ(loaded.encoder->embeddings(state).rows, 0);
+  TokenBatch const next = batch(1);
+  must(loaded.encoder->begin(next, state));
+  auto const embeddings = loaded.encoder->embeddings(state);
+  ASSERT_EQ(embeddings.rows, next.tokens());
+  ASSERT_EQ(embeddings.cols, config_.d_model);
+  for (std::int64_t t = 0; t < embeddings.rows; ++t) {
+    auto const first = table.begin() + next.ids[static_cast<std::size_t>(t)] * config_.d_model;
+    EXPECT_TRUE(std::equal(first, first + config_.d_model, embeddings.row(t).begin())) << t;
+  }
+  must(loaded.encoder->run_to(0, state, pool_));
+  EXPECT_EQ(loaded.encoder->embeddings(state).rows, 0);
+}
+
+TEST_F(SwitchEncoderTest, TakesTheRoutingFromTheCaller) {
+  LoadedEncoder loaded(folder_.path());
+  SwitchEncoder& encoder = *loaded.encoder;
+  SwitchEncoder::State routed;
+  SwitchEncoder::State told;
+  SwitchEncoder::State untold;
+  for (auto* const state : {&routed, &told, &untold}) must(encoder.begin(batch(1), *state));
+  for (std::uint32_t layer = 0; layer < encoder.moe_layers(); ++layer) {
+    for (auto* const state : {&routed, &told, &untold}) must(encoder.run_to(layer, *state, pool_));
+    for (std::int64_t t = 0; t < told.tokens(); ++t) {
+      ASSERT_EQ(encoder.routing(told).experts(t, 0), kNoExpert);
+      ASSERT_EQ(encoder.routing(told).weights(t, 0), 0);
+    }
+    must(encoder.route(layer, routed, pool_));
+    auto const from = encoder.routing(routed);
+    auto const to = encoder.routing(told);
+    std::copy_n(from.experts.data, from.tokens(), to.experts.data);
+    std::copy_n(from.weights.data, from.tokens(), to.weights.data);
+    for (auto* const state : {&routed, &told, &untold}) must(encoder.run_moe(layer, *state, pool_, {}));
+  }
+  for (auto* const state : {&routed, &told, &untold}) must(encoder.finish(*state, pool_));
+  EXPECT_EQ(output_bytes(told), output_bytes(routed));
+  EXPECT_NE(output_bytes(untold), output_bytes(routed));
+}
+
+TEST_F(SwitchEncoderTest, RejectsExpertsThatThereAreNot) {
+  LoadedEncoder loaded(folder_.path());
+  SwitchEncoder::State state;
+  must(loaded.encoder->begin(batch(1), state));
+  must(loaded.encoder->run_to(0, state, pool_));
+  loaded.encoder->routing(state).experts(0, 0) = static_cast<std::uint16_t>(config_.num_experts);
+  loaded.encoder->routing(state).weights(0, 0) = 1;
+  EXPECT_EQ(loaded.encoder->run_moe(0, state, pool_, {}).code(), Errc::invalid_argument);
+}
+
+TEST_F(SwitchEncoderTest, RejectsStepsOutOfTurnAndKeepsTheState) {
+  LoadedEncoder loaded(folder_.path());
+  SwitchEncoder& encoder = *loaded.encoder;
+  SwitchEncoder::State state;
+  using Step = std::function<Status()>;
+  std::vector<Step> const steps = {
+      [&] { return encoder.run_to(0, state, pool_); },      [&] { return encoder.route(0, state, pool_); },
+      [&] { return encoder.run_moe(0, state, pool_, {}); }, [&] { return encoder.run_to(1, state, pool_); },
+      [&] { return encoder.route(1, state, pool_); },       [&] { return encoder.run_moe(1, state, pool_, {}); },
+      [&] { return encoder.finish(state, pool_); },
+  };
+  auto const expect_rejected = [&](std::vector<std::size_t> const& allowed) {
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      if (std::find(allowed.begin(), allowed.end(), i) != allowed.end()) continue;
+      EXPECT_EQ(steps[i]().code(), Errc::invalid_argument) << "step " << i;
+    }
+  };
+  expect_rejected({});
+  must(encoder.begin(batch(1), state));
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    // After run_to, route may be left out or come again.
+    bool const is_route = i % 3 == 1;
+    expect_rejected(is_route     ? std::vector<std::size_t>{i, i + 1}
+                    : i % 3 == 2 ? std::vector<std::size_t>{i - 1, i}
+                                 : std::vector<std::size_t>{i});
+    EXPECT_EQ(state.hidden().rows, 0);
+    must(steps[i]());
+  }
+  expect_rejected({});
+  EXPECT_EQ(output_bytes(state), outputs(encoder, batch(1), pool_));
+  EXPECT_EQ(encoder.run_to(2, state, pool_).code(), Errc::invalid_argument);
+}
+
+TEST_F(SwitchEncoderTest, RejectsAStateOfAnotherEncoder) {
+  LoadedEncoder one(folder_.path());
+  LoadedEncoder other(folder_.path());
+  SwitchEncoder::State state;
+  must(one.encoder->begin(batch(1), state));
+  EXPECT_EQ(other.encoder->run_to(0, state, pool_).code(), Errc::invalid_argument);
+}
+
+TEST_F(SwitchEncoderTest, RejectsBadBatchesByName) {
+  LoadedEncoder loaded(folder_.path());
+  SwitchEncoder::State state;
+  auto const expect_rejected = [&](TokenBatch next, std::string const& part) {
+    next.number = 17;
+    Status const status = loaded.encoder->begin(next, state);
+    EXPECT_EQ(status.code(), Errc::invalid_argument);
+    EXPECT_NE(status.message().find("batch 17"), std::string::npos) << status.message();
+    EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
+    EXPECT_EQ(state.tokens(), 0);
+    EXPECT_EQ(loaded.encoder->run_to(0, state, pool_).code(), Errc::invalid_argument);
+  };
+  must(loaded.encoder->begin(batch(1), state));
+  expect_rejected({0, {}, {0}}, "no sequences");
+  expect_rejected({0, {}, {}}, "no sequences");
+  expect_rejected({0, {1, 2}, {0, 1, 1, 2}}, "sequence 1 is empty");
+  expect_rejected({0, {1, 2}, {0, 2, 1, 2}}, "sequence 1");
+  expect_rejected({0, {1, 2}, {0, 3}}, "3");
+  expect_rejected({0, {1, 2}, {1, 2}}, "1");
+  expect_rejected({0, {1, 41}, {0, 2}}, "token 1 has id 41");
+  expect_rejected({0, {-1, 0}, {0, 2}}, "token 0 has id -1");
+}
+
+TEST_F(SwitchEncoderTest, RepeatsAMoeStepAfterAFailedRead) {
+  LoadedEncoder good(folder_.path());
+  std::string const expected = outputs(*good.encoder, batch(1), pool_);
+  HostMemory memory;
+  auto const source = std::make_shared<FaultSource>(*good.checkpoint.experts);
+  StoreOptions options;
+  options.budget_bytes = 2 * slot_bytes_for(good.checkpoint.layout.size_bytes);
+  auto const store = value_of(ExpertStore::open(*source, make_host_tier(source, memory, 1), options));
+  auto const encoder = value_of(SwitchEncoder::load(good.checkpoint, *store, {}, memory));
+  SwitchEncoder::State state;
+  must(encoder->begin(batch(1), state));
+  for (std::uint32_t layer = 0; layer < 2; ++layer) {
+    must(encoder->run_to(layer, state, pool_));
+    must(encoder->route(layer, state, pool_));
+    source->fault_call(1, Fault::fails);
+    EXPECT_EQ(encoder->run_moe(layer, state, pool_, {}).code(), Errc::io);
+    must(encoder->run_moe(layer, state, pool_, {}));
+  }
+  must(encoder->finish(state, pool_));
+  EXPECT_EQ(output_bytes(state), expected);
+}
+
+/// Counts what is asked of it.
+class CountingMemory final : public MemoryResource {
+ public:
+  Result<void*> allocate(std::size_t bytes, std::size_t alignment) override {
+    if (fails) return Error(Errc::out_of_memory, "no memory");
+    ++allocations;
+    return memory_.allocate(bytes, alignment);
+  }
+  void deallocate(void* data, std::size_t bytes, std::size_t alignment) noexcept override {
+    memory_.deallocate(data, bytes, alignment);
+  }
+  Tier space() const noexcept override { return Tier::host; }
+
+  int allocations = 0;
+  bool fails = false;
+
+ private:
+  HostMemory memory_;
+};
+
+TEST_F(SwitchEncoderTest, AllocatesNothingForABatchNoLargerThanOneBefore) {
+  LoadedEncoder loaded(folder_.path());
+  CountingMemory memory;
+  auto const encoder = value_of(SwitchEncoder::load(loaded.checkpoint, *loaded.store, {}, memory));
+  EXPECT_EQ(memory.allocations, 1);
+  SwitchEncoder::State state;
+  run_batch(*encoder, batch(1), state, pool_);
+  EXPECT_EQ(memory.allocations, 3);
+  run_batch(*encoder, batch(2), state, pool_);
+  run_batch(*encoder, batch(3, {5}), state, pool_);
+  EXPECT_EQ(memory.allocations, 3);
+}
+
+TEST_F(SwitchEncoderTest, ReportsThatMemoryRanOut) {
+  LoadedEncoder loaded(folder_.path());
+  CountingMemory memory;
+  memory.fails = true;
+  EXPECT_EQ(SwitchEncoder::load(loaded.checkpoint, *loaded.store, {}, memory).code(), Errc::out_of_memory);
+  memory.fails = false;
+  auto const encoder = value_of(SwitchEncoder::load(loaded.checkpoint, *loaded.store, {}, memory));
+  SwitchEncoder::State state;
+  memory.fails = true;
+  EXPECT_EQ(encoder->begin(batch(1), state).code(), Errc::out_of_memory);
+  EXPECT_EQ(state.tokens(), 0);
+  memory.fails = false;
+  must(encoder->begin(batch(1), state));
+  memory.fails = true;
+  EXPECT_EQ(encoder->run_to(0, state, pool_).code(), Errc::out_of_memory);
+  memory.fails = false;
+  must(encoder->run_to(0, state, pool_));
+}
+
+TEST_F(SwitchEncoderTest, RejectsAStoreOfOtherExperts) {
+  LoadedEncoder loaded(folder_.path());
+  config_.num_experts = 5;
+  TempDir folder;
+  write_checkpoint(folder, config_, random_tensors(config_, Dtype::bf16, Dtype::bf16));
+  LoadedEncoder other(folder.path());
+  HostMemory memory;
+  EXPECT_EQ(SwitchEncoder::load(loaded.checkpoint, *other.store, {}, memory).code(), Errc::invalid_argument);
+}
+
+TEST_F(SwitchEncoderTest, TakesAnotherCapacity) {
+  LoadedEncoder as_configured(folder_.path());
+  SwitchOptions options;
+  options.expert_capacity = 0;
+  LoadedEncoder none(folder_.path(), 0, options);
+  options.capacity_rule = CapacityRule::none;
+  LoadedEncoder unlimited(folder_.path(), 0, options);
+  options = {};
+  options.expert_capacity = 1000;
+  LoadedEncoder large(folder_.path(), 0, options);
+  std::string const base = outputs(*as_configured.encoder, batch(1), pool_);
+  EXPECT_NE(outputs(*none.encoder, batch(1), pool_), base);
+  EXPECT_NE(outputs(*large.encoder, batch(1), pool_), base);
+  EXPECT_EQ(outputs(*large.encoder, batch(1), pool_), outputs(*unlimited.encoder, batch(1), pool_));
+  options.expert_capacity = -1;
+  HostMemory memory;
+  EXPECT_EQ(SwitchEncoder::load(large.checkpoint, *large.store, options, memory).code(), Errc::invalid_argument);
+}
+
+TEST_F(SwitchEncoderTest, KeepsDenseWeightsInTheirOwnType) {
+  LoadedEncoder loaded(folder_.path());
+  std::size_t const bias_table = 4 * 3 * (2 * 20 + 1);
+  // Vectors are widened, and each tensor starts at a multiple of 64 bytes.
+  EXPECT_LE(loaded.encoder->dense_bytes(), loaded.checkpoint.dense_bytes() + bias_table + 64 * 60 + 2 * 26 * 14);
+  EXPECT_EQ(loaded.encoder->config(), config_);
+  EXPECT_TRUE(loaded.encoder->has_head());
+  EXPECT_EQ(loaded.encoder->moe_layers(), 2U);
+}
+
+}  // namespace
+}  // namespace sida::testing
