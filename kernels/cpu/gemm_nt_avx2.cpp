@@ -57,6 +57,9 @@ struct Block {
   int64_t y_stride;
   int64_t k;
   bool first;  // of its sum: y is written, not added to
+  /// Weights that will be read soon, at the stride of w: fetched alongside, so that memory works while we multiply.
+  typename Load::Element const* ahead;
+  int64_t ahead_stride;
 };
 
 template <int Rows, int Cols>
@@ -75,28 +78,35 @@ void store(__m256 const (&sums)[Rows][Cols], float* y, int64_t y_stride, bool fi
 }
 
 /// Rows x Cols outputs with one accumulator each: whatever the tile, an output sees the same operations.
+/// A function of its own, so that its loop has all registers.
 template <class Load, int Rows, int Cols>
-void tile(Block<Load> const& b) {
+__attribute__((noinline)) void tile(Block<Load> const& b) {
+  constexpr int kFetched = Cols == 8 ? 8 : 2;  // rows of W
   __m256 sums[Rows][Cols];
   for (int r = 0; r < Rows; ++r) {
     for (int c = 0; c < Cols; ++c) sums[r][c] = _mm256_setzero_ps();
   }
   float const* x = b.x;
   typename Load::Element const* w = b.w;
+  typename Load::Element const* ahead = b.ahead;
+  int64_t const x_stride = b.x_stride, w_stride = b.w_stride, ahead_stride = b.ahead_stride;
   int64_t const whole = b.k / kLanes * kLanes;
-  for (int64_t i = 0; i < whole; i += kLanes) {
+  for (float const* const end = x + whole; x != end; x += kLanes, w += kLanes, ahead += kLanes) {
+    // Hides that the pointers advance evenly: else one register goes to each row, and there are too few.
+    asm("" : "+r"(x), "+r"(w), "+r"(ahead));
+    for (int f = 0; f < kFetched; ++f) _mm_prefetch(ahead + f * ahead_stride, _MM_HINT_T0);
     __m256 xs[Rows];
-    for (int r = 0; r < Rows; ++r) xs[r] = _mm256_loadu_ps(x + r * b.x_stride + i);
+    for (int r = 0; r < Rows; ++r) xs[r] = _mm256_loadu_ps(x + r * x_stride);
     for (int c = 0; c < Cols; ++c) {
-      __m256 const ws = Load::load(w + c * b.w_stride + i);
+      __m256 const ws = Load::load(w + c * w_stride);
       for (int r = 0; r < Rows; ++r) sums[r][c] = _mm256_fmadd_ps(xs[r], ws, sums[r][c]);
     }
   }
   if (whole < b.k) {
     for (int r = 0; r < Rows; ++r) {
-      __m256 const xs = load_tail<LoadF32>(x + r * b.x_stride + whole, b.k - whole);
+      __m256 const xs = load_tail<LoadF32>(x + r * x_stride, b.k - whole);
       for (int c = 0; c < Cols; ++c) {
-        __m256 const ws = load_tail<Load>(w + c * b.w_stride + whole, b.k - whole);
+        __m256 const ws = load_tail<Load>(w + c * w_stride, b.k - whole);
         sums[r][c] = _mm256_fmadd_ps(xs, ws, sums[r][c]);
       }
     }
@@ -104,37 +114,40 @@ void tile(Block<Load> const& b) {
   store<Rows, Cols>(sums, b.y, b.y_stride, b.first);
 }
 
-/// All m rows of Cols columns.
+/// All m rows of Cols columns. The first tiles fetch the Cols rows of W at `next`.
 template <class Load, int Cols>
-void columns(Block<Load> b, int64_t m) {
-  auto const advance = [&b, &m](int64_t rows) {
+void columns(Block<Load> b, int64_t m, typename Load::Element const* next) {
+  int64_t const per_tile = m >= 12 ? 1 : 2;
+  int64_t fetched = 0;
+  auto const step = [&](auto multiply, int64_t rows) {
+    bool const fetch = fetched < Cols;
+    b.ahead = fetch ? next + fetched * b.w_stride : b.w;
+    b.ahead_stride = per_tile == 1 ? 0 : b.w_stride;
+    fetched += per_tile;
+    multiply(b);
     b.x += rows * b.x_stride;
     b.y += rows * b.y_stride;
     m -= rows;
   };
-  while (m >= 3 && m != 4) {
-    tile<Load, 3, Cols>(b);
-    advance(3);
-  }
-  while (m >= 2) {  // 4 = 2 + 2: one row alone has too few chains to keep the multipliers busy
-    tile<Load, 2, Cols>(b);
-    advance(2);
-  }
-  if (m == 1) tile<Load, 1, Cols>(b);
+  while (m >= 3 && m != 4) step(tile<Load, 3, Cols>, 3);
+  while (m >= 2) step(tile<Load, 2, Cols>, 2);  // 4 = 2 + 2: one row alone has too few chains for the multipliers
+  if (m == 1) step(tile<Load, 1, Cols>, 1);
 }
 
-/// One row: 8 columns at once for enough independent chains.
+/// All m rows of n columns of one segment. `next`: weights that are read after these.
 template <class Load>
-void single_row(Block<Load> b, int64_t n) {
-  for (; n >= 8; n -= 8, b.w += 8 * b.w_stride, b.y += 8) tile<Load, 1, 8>(b);
-  for (; n > 0; --n, b.w += b.w_stride, ++b.y) tile<Load, 1, 1>(b);
-}
-
-template <class Load>
-void panel(Block<Load> b, int64_t m, int64_t n) {
-  if (m == 1) return single_row(b, n);
-  for (; n >= 4; n -= 4, b.w += 4 * b.w_stride, b.y += 4) columns<Load, 4>(b, m);
-  for (; n > 0; --n, b.w += b.w_stride, ++b.y) columns<Load, 1>(b, m);
+void panel(Block<Load> b, int64_t m, int64_t n, typename Load::Element const* next) {
+  b.ahead_stride = b.w_stride;
+  if (m == 1) {  // 8 columns at once for enough independent chains
+    for (; n >= 8; n -= 8, b.w += 8 * b.w_stride, b.y += 8) {
+      b.ahead = n >= 16 ? b.w + 8 * b.w_stride : next;
+      tile<Load, 1, 8>(b);
+    }
+  }
+  for (; n >= 4; n -= 4, b.w += 4 * b.w_stride, b.y += 4) {
+    columns<Load, 4>(b, m, n >= 8 ? b.w + 4 * b.w_stride : next);
+  }
+  for (; n > 0; --n, b.w += b.w_stride, ++b.y) columns<Load, 1>(b, m, b.w);
 }
 
 /// Rows of x in blocks whose segment stays in L2, columns in panels, and both through one segment of k at a time.
@@ -142,19 +155,22 @@ template <class Load>
 void run(GemmNt const& a) {
   constexpr int64_t kRows = 60;
   constexpr int64_t kFew = 16;
-  auto const* w = static_cast<typename Load::Element const*>(a.w);
+  auto const* const w = static_cast<typename Load::Element const*>(a.w);
   // Few rows: their whole length stays in L1 or L2, and W is read in the order of its memory.
-  int64_t const panel_columns = a.m <= kFew ? 8 : 64;
+  int64_t const panel_columns = a.m == 1 ? 8 : a.m <= kFew ? 4 : 64;
   for (int64_t i = 0; i < a.m; i += kRows) {
     int64_t const rows = a.m - i < kRows ? a.m - i : kRows;
     for (int64_t j = 0; j < a.n; j += panel_columns) {
       int64_t const cols = a.n - j < panel_columns ? a.n - j : panel_columns;
+      auto const* const panel_w = w + j * a.w_stride;
+      auto const* const next_panel = a.n - j >= 2 * panel_columns ? panel_w + panel_columns * a.w_stride : panel_w;
       int64_t c = 0;
       do {
         int64_t const length = a.k - c < kSegment ? a.k - c : kSegment;
-        panel<Load>({a.x + i * a.x_stride + c, a.x_stride, w + j * a.w_stride + c, a.w_stride, a.y + i * a.y_stride + j,
-                     a.y_stride, length, c == 0},
-                    rows, cols);
+        bool const last = a.k - c - length < kSegment;
+        panel<Load>({a.x + i * a.x_stride + c, a.x_stride, panel_w + c, a.w_stride, a.y + i * a.y_stride + j,
+                     a.y_stride, length, c == 0, nullptr, 0},
+                    rows, cols, last ? next_panel : panel_w + c + length);
         c += length;
       } while (c < a.k);
     }

@@ -36,6 +36,13 @@ std::int64_t batch_rows(MoeShape const& shape, std::int64_t assignments) {
 /// Columns of W, of `k` elements each, that one task takes: about half a megabyte of float weights.
 std::int64_t task_columns(std::int64_t k) { return std::clamp<std::int64_t>(131072 / k / 8 * 8, 16, 512); }
 
+/// Elements from one row to the next of what a product reads: aligned, and not a multiple of 1 KiB apart, since rows a
+/// power of two apart push each other out of the L1 cache.
+std::int64_t row_stride(std::int64_t columns) {
+  std::int64_t const aligned = (columns + 15) / 16 * 16;
+  return aligned % 256 == 0 ? aligned + 16 : aligned;
+}
+
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// The lent memory. An assignment is token * k + rank; sorted by expert, it is a row.
@@ -46,8 +53,8 @@ struct Scratch {
   std::uint32_t* row_of;  // [assignments]: assignment -> row
   ExpertId* ids;          // [min(experts, assignments)]: those that have rows, ascending
   Unit* units;            // [min(experts, rows)]
-  float* x;               // [rows, d_model]
-  float* h;               // [rows, d_ff]
+  float* x;               // [rows, d_model] at row_stride
+  float* h;               // [rows, d_ff] at row_stride
   float* up;              // [rows, d_ff], swiglu only
   float* out;             // [assignments, d_model]
 
@@ -60,8 +67,8 @@ struct Scratch {
     row_of = workspace.take<std::uint32_t>(assignments);
     ids = workspace.take<ExpertId>(std::min(experts, assignments));
     units = workspace.take<Unit>(std::min(experts, rows));
-    x = workspace.take<float>(rows * shape.d_model);
-    h = workspace.take<float>(rows * shape.d_ff);
+    x = workspace.take<float>(rows * row_stride(shape.d_model));
+    h = workspace.take<float>(rows * row_stride(shape.d_ff));
     up = workspace.take<float>(shape.kind == FfnKind::swiglu ? rows * shape.d_ff : 0);
     out = workspace.take<float>(assignments * shape.d_model);
   }
@@ -208,7 +215,7 @@ class Run {
     parallel(step_.pool, ceil_div(rows, kGather), [&](std::int64_t task) {
       for (std::int64_t r = task * kGather; r < std::min(rows, (task + 1) * kGather); ++r) {
         std::int64_t const token = scratch_.order[base + r] / shape_.k;
-        std::copy_n(step_.x.data + token * step_.x.stride, d_model, scratch_.x + r * d_model);
+        std::copy_n(step_.x.data + token * step_.x.stride, d_model, scratch_.x + r * row_stride(d_model));
       }
     });
     share_columns(units, base, shape_.d_ff, task_columns(d_model), ffn_hidden);
@@ -231,8 +238,8 @@ class Run {
     return {layout_,
             unit.record,
             step_.isa,
-            {scratch_.x + unit.first * d_model, unit.rows, d_model},
-            {scratch_.h + unit.first * d_ff, unit.rows, d_ff},
+            {scratch_.x + unit.first * row_stride(d_model), unit.rows, d_model, row_stride(d_model)},
+            {scratch_.h + unit.first * row_stride(d_ff), unit.rows, d_ff, row_stride(d_ff)},
             {scratch_.up + (shape_.kind == FfnKind::swiglu ? unit.first * d_ff : 0), unit.rows, d_ff},
             {scratch_.out + (base + unit.first) * d_model, unit.rows, d_model}};
   }
