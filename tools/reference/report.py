@@ -80,7 +80,7 @@ better on SST-2 than this one, which has seen nothing but SST-2.
 
 ## Expert use on SST-2 dev
 
-{f.tokens:,} real tokens. No token was dropped for capacity: no sentence has more than 64.
+{f.tokens:,} real tokens. No token was dropped for capacity: no sentence sends more than 64 tokens to one expert.
 
 {_usage(f)}
 
