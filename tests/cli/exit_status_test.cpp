@@ -1,0 +1,179 @@
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <string>
+#include <sys/stat.h>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "tests/cli/golden.hpp"
+#include "tests/cli/program.hpp"
+
+namespace sida::cli::test {
+namespace {
+
+class ExitStatus : public ::testing::Test {
+ protected:
+  ExitStatus() { testing::write_file(data, golden.jsonl()); }
+
+  std::vector<std::string> classify(std::vector<std::string> const& more = {}) const {
+    std::vector<std::string> arguments = {"classify", "--model", golden.folder, "--data", data, "--quiet"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+  std::vector<std::string> encode(std::vector<std::string> const& more = {}) const {
+    std::vector<std::string> arguments = {"encode", "--model", golden.folder,   "--data",
+                                          data,     "--out",   folder / "x.npy"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+
+  Golden golden{"plain"};
+  testing::TempDir folder;
+  std::string data = folder / "data.jsonl";
+};
+
+void expect_failure(Outcome const& outcome, int status, std::string const& about) {
+  EXPECT_EQ(outcome.status, status) << about << ": " << outcome.err;
+  EXPECT_EQ(outcome.out, "") << about;
+  EXPECT_TRUE(outcome.err.starts_with("sida: error: ")) << about << ": " << outcome.err;
+  EXPECT_EQ(std::ranges::count(outcome.err, '\n'), 1) << about << ": " << outcome.err;
+  EXPECT_TRUE(outcome.err.ends_with("\n")) << about;
+}
+
+TEST_F(ExitStatus, IsZeroOnSuccess) {
+  EXPECT_EQ(run(classify()).status, 0);
+  EXPECT_EQ(run(encode()).status, 0);
+}
+
+TEST_F(ExitStatus, IsZeroForHelp) {
+  for (std::vector<std::string> const& arguments :
+       {std::vector<std::string>{"--help"}, {"classify", "--help"}, {"encode", "--help"}, {"--version"}}) {
+    Outcome const outcome = run(arguments);
+    EXPECT_EQ(outcome.status, 0);
+    EXPECT_EQ(outcome.err, "");
+    EXPECT_FALSE(outcome.out.empty());
+  }
+}
+
+TEST_F(ExitStatus, IsTwoForMalformedAndNegativeValuesAndUnknownOptions) {
+  std::vector<std::vector<std::string>> const misuses = {{"--budget", "-1"},
+                                                         {"--budget", "-20%"},
+                                                         {"--budget", "lots"},
+                                                         {"--budget", "20%%"},
+                                                         {"--budget", "1.5"},
+                                                         {"--budget", "200%"},
+                                                         {"--budget", ""},
+                                                         {"--budget=-5MiB"},
+                                                         {"--batch", "0"},
+                                                         {"--batch", "-1"},
+                                                         {"--batch", "1.5"},
+                                                         {"--batch", "many"},
+                                                         {"--threads", "0"},
+                                                         {"--threads", "-2"},
+                                                         {"--threads", "2x"},
+                                                         {"--lookahead", "-1"},
+                                                         {"--lookahead", "1e3"},
+                                                         {"--policy", "best"},
+                                                         {"--prefetch", "magic"},
+                                                         {"--capacity", "hf-5"},
+                                                         {"--read-path", "pipe"},
+                                                         {"--isa", "neon"},
+                                                         {"--unknown"},
+                                                         {"--unknown", "1"},
+                                                         {"--batch"},
+                                                         {"stray"},
+                                                         {"--text", "two inputs"},
+                                                         {"-"},
+                                                         {"--threads", "18446744073709551617"}};
+  for (auto const& misuse : misuses) expect_failure(run(classify(misuse)), 2, misuse.front() + " " + misuse.back());
+  expect_failure(run({}), 2, "no command");
+  expect_failure(run({"dance"}), 2, "an unknown command");
+  expect_failure(run({"classify", "--data", data}), 2, "no model");
+  expect_failure(run({"classify", "--model", golden.folder}), 2, "no input");
+  expect_failure(run({"encode", "--model", golden.folder, "--data", data}), 2, "no output");
+  expect_failure(run(encode({"--pool", "max"})), 2, "--pool max");
+}
+
+TEST_F(ExitStatus, IsOneForFilesThatAreNotThere) {
+  expect_failure(run({"classify", "--model", folder / "none", "--data", data}), 1, "no checkpoint");
+  Outcome const outcome = run({"classify", "--model", golden.folder, "--data", folder / "none.tsv"});
+  expect_failure(outcome, 1, "no data");
+  EXPECT_NE(outcome.err.find("none.tsv"), std::string::npos);
+  expect_failure(run(classify({"--out", folder / "none/preds.tsv"})), 1, "no folder for the output");
+  expect_failure(run(classify({"--json", folder.path()})), 1, "a folder as output");
+}
+
+TEST_F(ExitStatus, IsOneForABudgetBelowOneExpert) {
+  for (auto const* const budget : {"0", "4095", "1KiB"}) {
+    Outcome const outcome = run(classify({"--budget", budget}));
+    expect_failure(outcome, 1, budget);
+    EXPECT_NE(outcome.err.find("4096"), std::string::npos) << outcome.err;
+  }
+  EXPECT_NE(run(classify({"--budget", "4095"})).err.find("4095"), std::string::npos);
+  EXPECT_EQ(run(classify({"--budget", "4096"})).status, 0);
+}
+
+TEST_F(ExitStatus, IsOneForBadDataAndLeavesNoOutput) {
+  testing::write_file(data, golden.jsonl() + "{\"ids\": [3, 64]}\n");  // the vocabulary has 64
+  Outcome const outcome =
+      run(classify({"--out", folder / "preds.tsv", "--json", folder / "run.json", "--record", folder / "record"}));
+  expect_failure(outcome, 1, "an id outside of the vocabulary");
+  EXPECT_NE(outcome.err.find("data.jsonl:" + std::to_string(golden.lengths.size() + 1)), std::string::npos)
+      << outcome.err;
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"data.jsonl"});
+}
+
+TEST_F(ExitStatus, IsOneForTextWithoutATokenizer) {
+  Outcome const outcome = run({"classify", "--model", golden.folder, "--text", "good"});
+  expect_failure(outcome, 1, "text");
+  EXPECT_NE(outcome.err.find("tokenizer"), std::string::npos) << outcome.err;
+}
+
+TEST_F(ExitStatus, IsOneForAClassifierWithoutAHead) {
+  write_bare_encoder(golden.folder, folder / "bare");
+  Outcome const outcome = run({"classify", "--model", folder / "bare", "--data", data});
+  expect_failure(outcome, 1, "no head");
+  EXPECT_NE(outcome.err.find("classification_head.out_proj.weight"), std::string::npos) << outcome.err;
+}
+
+/// Waits until the run has begun, which it has when its outputs exist.
+bool wait_for_entry(testing::TempDir const& folder, std::string const& prefix) {
+  auto const deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (std::chrono::steady_clock::now() < deadline) {
+    auto const names = folder.names();
+    if (std::ranges::any_of(names, [&](auto const& name) { return name.starts_with(prefix); })) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return false;
+}
+
+TEST_F(ExitStatus, Is130WhenInterruptedAndLeavesNoOutput) {
+  testing::write_file(data, golden.jsonl(20000));
+  for (auto const* const prefetch : {"none", "oracle", "wrong"}) {
+    Program program(classify(
+        {"--budget", "25%", "--prefetch", prefetch, "--out", folder / "preds.tsv", "--record", folder / "record"}));
+    ASSERT_TRUE(wait_for_entry(folder, "preds.tsv"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    program.send(SIGINT);
+    expect_failure(program.wait(), 130, prefetch);
+    EXPECT_EQ(folder.names(), std::vector<std::string>{"data.jsonl"});
+  }
+}
+
+TEST_F(ExitStatus, Is130WhenInterruptedWhileReadingStandardInput) {
+  std::string const pipe = folder / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  int const holder = ::open(pipe.c_str(), O_RDWR | O_CLOEXEC);  // so that no end of file comes
+  ASSERT_GE(holder, 0);
+  Program program({"classify", "--model", golden.folder, "-"}, pipe);
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  program.send(SIGINT);
+  expect_failure(program.wait(), 130, "reading");
+  ::close(holder);
+}
+
+}  // namespace
+}  // namespace sida::cli::test

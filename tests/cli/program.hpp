@@ -1,0 +1,76 @@
+#pragma once
+
+#include <csignal>
+#include <fcntl.h>
+#include <stdexcept>
+#include <string>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include "tests/io/temp_dir.hpp"
+
+namespace sida::cli::test {
+
+/// How a program ended. `status` is the exit status, or 1000 + signal where a signal ended it.
+struct Outcome {
+  int status = 0;
+  std::string out;
+  std::string err;
+};
+
+/// The program `sida` (SIDA_PROGRAM) under the given arguments, in a process of its own.
+class Program {
+ public:
+  /// `input` is a file for standard input.
+  explicit Program(std::vector<std::string> arguments, std::string const& input = "/dev/null") {
+    arguments.insert(arguments.begin(), SIDA_PROGRAM);
+    std::vector<char*> pointers;
+    for (auto& argument : arguments) pointers.push_back(argument.data());
+    pointers.push_back(nullptr);
+    std::string const out = folder_ / "out";
+    std::string const err = folder_ / "err";
+    pid_ = ::fork();
+    if (pid_ < 0) throw std::runtime_error("fork");
+    if (pid_ == 0) {
+      redirect(input, O_RDONLY, 0);
+      redirect(out, O_WRONLY | O_CREAT, 1);
+      redirect(err, O_WRONLY | O_CREAT, 2);
+      ::execv(pointers[0], pointers.data());
+      ::_exit(127);
+    }
+  }
+  Program(Program const&) = delete;
+  Program& operator=(Program const&) = delete;
+  ~Program() {
+    if (pid_ > 0) {
+      ::kill(pid_, SIGKILL);
+      ::waitpid(pid_, nullptr, 0);
+    }
+  }
+
+  void send(int signal) const { ::kill(pid_, signal); }
+
+  Outcome wait() {
+    int status = 0;
+    ::waitpid(std::exchange(pid_, -1), &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status), testing::read_file(folder_ / "out"),
+            testing::read_file(folder_ / "err")};
+  }
+
+ private:
+  static void redirect(std::string const& path, int flags, int descriptor) {
+    int const fd = ::open(path.c_str(), flags, 0600);
+    if (fd < 0 || ::dup2(fd, descriptor) < 0) ::_exit(126);
+  }
+
+  testing::TempDir folder_;
+  pid_t pid_ = -1;
+};
+
+inline Outcome run(std::vector<std::string> arguments, std::string const& input = "/dev/null") {
+  return Program(std::move(arguments), input).wait();
+}
+
+}  // namespace sida::cli::test
