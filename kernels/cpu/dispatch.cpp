@@ -3,6 +3,10 @@
 #include "kernels/cpu/gemm_nt.hpp"
 #include "sida/kernels/cpu.hpp"
 
+#ifdef SIDA_HAVE_AVX2
+#include <cpuid.h>
+#endif
+
 namespace sida::inline v0 {
 
 namespace {
@@ -11,8 +15,10 @@ constexpr std::array kIsas = {CpuIsa::portable, CpuIsa::avx2};
 
 bool runs_avx2() noexcept {
 #ifdef SIDA_HAVE_AVX2
-  return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0 &&
-         __builtin_cpu_supports("f16c") != 0;
+  // Clang 14 does not know "f16c": bit 29 of ecx of leaf 1.
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  bool const f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx >> 29 & 1U) != 0;
+  return f16c && __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
 #else
   return false;
 #endif

@@ -127,10 +127,10 @@ void columns(Block<Load> b, int64_t m, typename Load::Element const* next) {
     multiply(b);
     b.x += rows * b.x_stride;
     b.y += rows * b.y_stride;
-    m -= rows;
+    return rows;
   };
-  while (m >= 3 && m != 4) step(tile<Load, 3, Cols>, 3);
-  while (m >= 2) step(tile<Load, 2, Cols>, 2);  // 4 = 2 + 2: one row alone has too few chains for the multipliers
+  while (m >= 3 && m != 4) m -= step(tile<Load, 3, Cols>, 3);
+  while (m >= 2) m -= step(tile<Load, 2, Cols>, 2);  // 4 = 2 + 2: one row alone has too few chains
   if (m == 1) step(tile<Load, 1, Cols>, 1);
 }
 

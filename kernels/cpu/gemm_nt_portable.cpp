@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/cpu/gemm_nt.hpp"
 #include "sida/core/dtype.hpp"
@@ -9,31 +10,50 @@ namespace {
 
 constexpr int kTile = 2;  // rows, and columns: four sums of eight lanes are what sixteen SSE registers hold
 
+/// Four lanes: a register of every processor that we know, and of GCC's and Clang's making on the others.
+using Four = float __attribute__((vector_size(16)));
+
+Four load(float const* from) {
+  Four four;
+  std::memcpy(&four, from, sizeof(four));
+  return four;
+}
+
 struct Lanes {
-  float lane[kLanes];
+  Four low = {};   // lanes 0 to 3
+  Four high = {};  // lanes 4 to 7
 };
+
+void add_product(float const* x, float const* w, Lanes& sum) {
+  sum.low += load(x) * load(w);
+  sum.high += load(x + 4) * load(w + 4);
+}
 
 /// Sums of the products of `Rows` rows of x and `Cols` rows of w over one segment. x, w: [k] each.
 template <int Rows, int Cols>
-void multiply(float const* const (&x)[Rows], float const* const (&w)[Cols], std::int64_t k, Lanes (&sums)[Rows][Cols]) {
-  for (std::int64_t i = 0; i + kLanes <= k; i += kLanes) {
+void multiply(float const* const (&x)[Rows], float const* const (&w)[Cols], std::int64_t k, Lanes (&out)[Rows][Cols]) {
+  Lanes sums[Rows][Cols];  // a local of its own: what `out` refers to might not stay in registers
+  std::int64_t const whole = k / kLanes * kLanes;
+  for (std::int64_t i = 0; i < whole; i += kLanes) {
     for (int r = 0; r < Rows; ++r) {
-      for (int c = 0; c < Cols; ++c) {
-        for (int l = 0; l < kLanes; ++l) sums[r][c].lane[l] += x[r][i + l] * w[c][i + l];
-      }
+      for (int c = 0; c < Cols; ++c) add_product(x[r] + i, w[c] + i, sums[r][c]);
     }
   }
-  std::int64_t const whole = k / kLanes * kLanes;
   for (int r = 0; r < Rows; ++r) {
     for (int c = 0; c < Cols; ++c) {
-      for (std::int64_t i = whole; i < k; ++i) sums[r][c].lane[i - whole] += x[r][i] * w[c][i];
+      if (whole < k) {
+        float x_tail[kLanes] = {}, w_tail[kLanes] = {};  // zeros add nothing
+        std::copy(x[r] + whole, x[r] + k, x_tail);
+        std::copy(w[c] + whole, w[c] + k, w_tail);
+        add_product(x_tail, w_tail, sums[r][c]);
+      }
+      out[r][c] = sums[r][c];
     }
   }
 }
 
 float total(Lanes const& lanes) {
-  float s[4];
-  for (int l = 0; l < 4; ++l) s[l] = lanes.lane[l] + lanes.lane[l + 4];
+  Four const s = lanes.low + lanes.high;
   return (s[0] + s[1]) + (s[2] + s[3]);
 }
 
@@ -42,7 +62,7 @@ void tile(GemmNt const& a, std::int64_t i, std::int64_t j, std::int64_t begin, s
           float const* const (&w)[Cols]) {
   float const* x[Rows];
   for (int r = 0; r < Rows; ++r) x[r] = a.x + (i + r) * a.x_stride + begin;
-  Lanes sums[Rows][Cols] = {};
+  Lanes sums[Rows][Cols];
   multiply<Rows, Cols>(x, w, length, sums);
   for (int r = 0; r < Rows; ++r) {
     for (int c = 0; c < Cols; ++c) {

@@ -156,7 +156,7 @@ TEST(MoeLayer, GivesTheSameBytesForOneBatchOfRowsAndForSeveral) {
     world.routing().experts(t, 0) = static_cast<std::uint16_t>(t % 50 == 0 ? t / 50 % 3 : 1);
   std::vector<float> const whole = world.over_arrays();
   world.tokens = 1000;
-  world.x.resize(1000 * 16);
+  world.x.resize(16000);
   world.owned.resize(1000, 1);  // keeps the first rows
   std::vector<float> const part = world.over_arrays();
   EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin()));
@@ -168,7 +168,7 @@ TEST(MoeLayer, PassesDroppedTokensThroughAndZerosTheRest) {
   world.routing().weights(0, 0) = 0.25F;
   world.routing().experts(2, 0) = kNoExpert;
   world.routing().weights(2, 0) = 0;
-  world.x[2 * 5] = std::numeric_limits<float>::infinity();  // must not become 0 * infinity
+  world.x[10] = std::numeric_limits<float>::infinity();  // must not become 0 * infinity
   std::vector<float> const y = world.over_arrays();
   for (std::size_t c = 0; c < 5; ++c) {
     EXPECT_EQ(y[c], 0.25F * world.x[c]);
@@ -245,7 +245,7 @@ class MoeLayerArguments : public testing::Test {
 
   World world_{small_shape(), Dtype::f32, 8};
   std::unique_ptr<ExpertStore> store_ = world_.open_store(2);
-  std::vector<float> y_ = std::vector<float>(8 * 40);
+  std::vector<float> y_ = std::vector<float>(320);  // [8, 40]
   test::AlignedBytes workspace_{moe_workspace_bytes(small_shape(), 8)};
   InlinePool pool_;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -128,7 +129,7 @@ TEST(SwitchRouter, RoutesASequenceAsIfItWereAlone) {
     all.sequence_offsets = {0, 7, 19, 30};
     ASSERT_TRUE(all.route(SwitchRouter(rule, 2)));
     for (std::size_t s = 0; s < 3; ++s) {
-      auto const first = all.sequence_offsets[s], last = all.sequence_offsets[s + 1];
+      std::ptrdiff_t const first = all.sequence_offsets[s], last = all.sequence_offsets[s + 1];
       Batch one(last - first, 4, 1);
       one.logits.assign(all.logits.begin() + first * 4, all.logits.begin() + last * 4);
       ASSERT_TRUE(one.route(SwitchRouter(rule, 2)));
