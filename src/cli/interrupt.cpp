@@ -23,7 +23,7 @@ void on_signal(int) {
   errno = saved;
 }
 
-void watch(std::stop_source source) {
+void watch(std::stop_source const& source) {
   for (;;) {
     char word = 0;
     ssize_t const count = ::read(pipe_ends[0], &word, 1);

@@ -50,7 +50,12 @@ std::string Table::text() const {
   std::size_t width = 0;
   for (auto const& [name, value] : rows_) width = std::max(width, name.size());
   std::string text;
-  for (auto const& [name, value] : rows_) text += name + std::string(width - name.size() + 2, ' ') + value + "\n";
+  for (auto const& [name, value] : rows_) {
+    text += name;
+    text.append(width - name.size() + 2, ' ');
+    text += value;
+    text += '\n';
+  }
   return text;
 }
 

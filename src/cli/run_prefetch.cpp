@@ -54,7 +54,7 @@ Result<ActivationPlan> WrongPredictor::predict(PredictorInput const& input) {
   plan.layers.resize(layers_);
   for (std::uint32_t layer = 0; layer < layers_; ++layer) {
     auto& set = plan.layers[layer].expert_set;
-    std::uint64_t const first = input.batch.number * 7 + layer * 3;
+    std::uint64_t const first = input.batch.number * 7 + std::uint64_t{layer} * 3;
     for (std::uint32_t i = 0; i < std::min(kWrongExperts, experts_); ++i) {
       set.push_back({layer, static_cast<std::uint32_t>((first + i) % experts_)});
     }

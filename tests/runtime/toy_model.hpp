@@ -133,7 +133,8 @@ struct ToyBatches {
 /// The answer of batch `number`: its expert's byte in each layer.
 inline std::uint64_t expected_sum(std::uint64_t number) {
   std::uint64_t sum = 0;
-  for (std::uint32_t layer = 0; layer < kLayers; ++layer) sum += layer * kExperts + number % kExperts + 1;
+  for (std::uint32_t layer = 0; layer < kLayers; ++layer)
+    sum += std::uint64_t{layer} * kExperts + number % kExperts + 1;
   return sum;
 }
 
