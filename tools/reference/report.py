@@ -114,7 +114,7 @@ about how well routing of models in the wild can be predicted.
 
 ## Licence and data
 
-The text of SST-2 (Socher et al., 2013; research use) is not included, and and no file here holds its sentences,
+The text of SST-2 (Socher et al., 2013; research use) is not included, and no file here holds its sentences,
 but the vocabulary's pieces and the weights were derived from it. `reviews.tsv` is original and under the licence of the project.
 
 Made by `tools/train_reference.py`.
