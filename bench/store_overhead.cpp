@@ -164,7 +164,7 @@ void run(Shape const& shape, int rounds) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  int const rounds = argc > 1 ? std::atoi(argv[1]) : 41;
+  int const rounds = argc > 1 ? std::atoi(argv[1]) : 201;
   std::printf("%-28s %8s %14s %14s %8s\n", "layers", "tokens", "store tok/s", "arrays tok/s", "ratio");
   run({"reference, 3 x 32 experts", 3, 32, 128, 256, 1}, rounds);
   run({"reference, 3 x 32 experts", 3, 32, 128, 256, 24}, rounds);
