@@ -15,6 +15,9 @@
 namespace sida::inline v0 {
 namespace {
 
+using model_detail::activate;
+using model_detail::add_to;
+using model_detail::apply_tanh;
 using model_detail::LinearBlock;
 using model_detail::LinearJob;
 using model_detail::rms_norm;
@@ -204,7 +207,7 @@ Status SwitchEncoder::begin(TokenBatch const& batch, State& state) const {
       impl_->with_moe_layer(0, [&](auto const& moe) { return moe.workspace_bytes(next.tokens); });
   SIDA_TRY(next.reserve(impl_->config, moe_bytes, *impl_->memory));
   for (std::int64_t t = 0; t < next.tokens; ++t) {
-    widen_row(impl_->weights.embedding, batch.ids[static_cast<std::size_t>(t)], next.hidden.row(t));
+    model_detail::widen_row(impl_->weights.embedding, batch.ids[static_cast<std::size_t>(t)], next.hidden.row(t));
   }
   next.owner = impl_.get();
   next.layer = 0;

@@ -19,43 +19,12 @@ void for_row_chunks(ThreadPool& pool, std::int64_t rows, F const& row_range) {
   pool.run(static_cast<std::size_t>(ceil_div(rows, kRowsPerTask)), task);
 }
 
-template <class T>
-void widen(std::byte const* source, std::span<float> out) noexcept {
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    T value;
-    std::memcpy(&value, source + i * sizeof(T), sizeof(T));
-    out[i] = to_float(value);
-  }
-}
-
 float gelu(float x) noexcept {
   constexpr float kSqrtHalf = 0.70710678118654752440F;
   return 0.5F * x * (1.0F + std::erf(x * kSqrtHalf));
 }
 
 }  // namespace
-
-LinearBlock run_linear_task(CpuIsa isa, Matrix<float const> x, LinearJob const& job, std::int64_t task) noexcept {
-  std::int64_t const row_blocks = ceil_div(job.y.rows, kBlockRows);
-  std::int64_t const row = task % row_blocks * kBlockRows;
-  std::int64_t const col = task / row_blocks * kBlockCols;
-  std::int64_t const rows = std::min(kBlockRows, job.y.rows - row);
-  std::int64_t const cols = std::min(kBlockCols, job.y.cols - col);
-  LinearBlock const block{{job.y.data + row * job.y.stride + col, rows, cols, job.y.stride}, row, col};
-  GemmArgs args;
-  args.x = x.data + row * x.stride;
-  args.x_stride = x.stride;
-  args.w = job.w.row(col);
-  args.w_stride = job.w.cols;
-  args.w_dtype = job.w.dtype;
-  args.y = block.y.data;
-  args.y_stride = block.y.stride;
-  args.m = rows;
-  args.n = cols;
-  args.k = x.cols;
-  gemm_nt(isa, args);
-  return block;
-}
 
 void activate(FfnKind kind, LinearBlock const& block) noexcept {
   for (std::int64_t r = 0; r < block.y.rows; ++r) {
@@ -68,13 +37,6 @@ void add_to(Matrix<float> residual, LinearBlock const& block) noexcept {
     float* const to = residual.data + (block.first_row + r) * residual.stride + block.first_col;
     auto const from = block.y.row(r);
     for (std::size_t c = 0; c < from.size(); ++c) to[c] += from[c];
-  }
-}
-
-void add_bias(float const* bias, LinearBlock const& block) noexcept {
-  for (std::int64_t r = 0; r < block.y.rows; ++r) {
-    auto const row = block.y.row(r);
-    for (std::size_t c = 0; c < row.size(); ++c) row[c] += bias[block.first_col + static_cast<std::int64_t>(c)];
   }
 }
 
@@ -120,14 +82,6 @@ void mean_rows(ThreadPool& pool, Matrix<float const> x, std::span<std::uint32_t 
     }
   };
   pool.run(offsets.size() - 1, task);
-}
-
-void widen_row(WeightMatrix const& weight, std::int64_t row, std::span<float> out) noexcept {
-  switch (weight.dtype) {
-    case Dtype::f32: widen<float>(weight.row(row), out); break;
-    case Dtype::f16: widen<fp16>(weight.row(row), out); break;
-    case Dtype::bf16: widen<bf16>(weight.row(row), out); break;
-  }
 }
 
 }  // namespace sida::inline v0::model_detail

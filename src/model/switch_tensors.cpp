@@ -3,58 +3,20 @@
 #include <initializer_list>
 #include <string_view>
 
+#include "dense/tensor_finder.hpp"
+
 #include "sida/detail/try.hpp"
 
 namespace sida::inline v0::model_detail {
 namespace {
 
-using Shape = std::vector<std::int64_t>;
-
-std::string to_text(Shape const& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  return text + "]";
-}
-
-/// Finds tensors by name and checks them, until the first failure.
-class Finder {
- public:
-  Finder(TensorSource const& source, std::vector<TensorInfo const*>& all) : source_(source), all_(all) {}
-
-  void find(TensorInfo const*& tensor, std::string const& name, Shape const& shape) {
-    if (!status_) return;
-    TensorInfo const* const found = source_.find(name);
-    if (found == nullptr) {
-      status_ = Error(Errc::not_found, source_.path() + ": no tensor '" + name + "' " + to_text(shape));
-      return;
-    }
-    if (found->shape != shape) {
-      status_ = Error(Errc::corrupt, source_.path() + ": tensor '" + name + "' is " + to_text(found->shape) +
-                                         ", but config.json implies " + to_text(shape));
-      return;
-    }
-    if (auto dtype = found->dtype(); !dtype) {
-      status_ = std::move(dtype).error().with_context(source_.path());
-      return;
-    }
-    tensor = found;
-    all_.push_back(found);
-  }
-
-  bool has(std::string_view name) const noexcept { return source_.find(name) != nullptr; }
-  Status take_status() { return std::move(status_); }
-
- private:
-  TensorSource const& source_;
-  std::vector<TensorInfo const*>& all_;
-  Status status_;
-};
+using dense::TensorFinder;
 
 std::string block_name(std::string const& prefix, std::uint32_t block) {
   return prefix + "encoder.block." + std::to_string(block) + ".layer.";
 }
 
-void find_block(Finder& finder, SwitchConfig const& config, std::string const& prefix, std::uint32_t block,
+void find_block(TensorFinder& finder, SwitchConfig const& config, std::string const& prefix, std::uint32_t block,
                 SwitchBlockTensors& tensors) {
   std::int64_t const inner = config.inner_dim();
   std::string const attention = block_name(prefix, block) + "0.";
@@ -75,7 +37,7 @@ void find_block(Finder& finder, SwitchConfig const& config, std::string const& p
 }
 
 /// The head's names never have the prefix: it stands beside the model, not inside.
-void find_head(Finder& finder, SwitchConfig const& config, SwitchTensors& tensors) {
+void find_head(TensorFinder& finder, SwitchConfig const& config, SwitchTensors& tensors) {
   static constexpr std::string_view kNames[] = {
       "classification_head.dense.weight",
       "classification_head.dense.bias",
@@ -96,7 +58,7 @@ void find_head(Finder& finder, SwitchConfig const& config, SwitchTensors& tensor
 Result<SwitchTensors> find_switch_tensors(SwitchConfig const& config, TensorSource const& source) {
   constexpr std::string_view kPrefix = "switch_transformers.";
   SwitchTensors tensors;
-  Finder finder(source, tensors.all);
+  TensorFinder finder(source, "config.json");
   std::string const final_norm = "encoder.final_layer_norm.weight";
   if (!finder.has(final_norm) && finder.has(std::string(kPrefix) + final_norm)) tensors.prefix = kPrefix;
   std::string const& prefix = tensors.prefix;
@@ -114,6 +76,7 @@ Result<SwitchTensors> find_switch_tensors(SwitchConfig const& config, TensorSour
   finder.find(tensors.final_norm, prefix + final_norm, {config.d_model});
   find_head(finder, config, tensors);
   SIDA_TRY(finder.take_status());
+  tensors.all = finder.found();
   return tensors;
 }
 

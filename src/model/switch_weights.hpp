@@ -4,8 +4,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "dense/linear.hpp"
+
 #include "model/switch_tensors.hpp"
-#include "sida/core/dtype.hpp"
 #include "sida/core/memory.hpp"
 #include "sida/core/result.hpp"
 #include "sida/model/switch_config.hpp"
@@ -13,16 +14,7 @@
 /// The dense weights of a Switch encoder in memory. Internal.
 namespace sida::inline v0::model_detail {
 
-/// A linear layer's weight or an embedding, [rows, cols] row-major, in its type on disk.
-struct WeightMatrix {
-  std::byte const* data = nullptr;
-  std::int64_t rows = 0;
-  std::int64_t cols = 0;
-  Dtype dtype = Dtype::f32;
-
-  std::byte const* row(std::int64_t r) const noexcept { return data + r * cols * std::int64_t{size_bytes()}; }
-  std::uint8_t size_bytes() const noexcept { return static_cast<std::uint8_t>(sida::size_bytes(dtype)); }
-};
+using dense::WeightMatrix;
 
 struct SwitchBlockWeights {
   float const* attention_norm = nullptr;  // [d_model]

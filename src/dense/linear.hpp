@@ -1,0 +1,131 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include "sida/core/dtype.hpp"
+#include "sida/core/matrix.hpp"
+#include "sida/core/thread_pool.hpp"
+#include "sida/kernels/cpu.hpp"
+
+/// Linear layers of whatever is not an expert: encoders and predictors. Internal, and inline, since the library and
+/// the model are linked apart. Each output element is computed by one task in an order that does not depend on how
+/// the tasks are shared out, so that bytes don't depend on threads.
+namespace sida::inline v0::dense {
+
+/// A linear layer's weight or an embedding, [rows, cols] row-major, in its type on disk.
+struct WeightMatrix {
+  std::byte const* data = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  Dtype dtype = Dtype::f32;
+
+  std::byte const* row(std::int64_t r) const noexcept {
+    return data + r * cols * static_cast<std::int64_t>(sida::size_bytes(dtype));
+  }
+};
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) noexcept { return (a + b - 1) / b; }
+
+/// One linear layer over the rows of an input that several may share: y = x w^T.
+struct LinearJob {
+  WeightMatrix w;   // [out, in]
+  Matrix<float> y;  // [tokens, out]
+};
+
+/// A block of outputs of one linear layer: all that one task computes.
+struct LinearBlock {
+  Matrix<float> y;  // the block, within the job's y
+  std::int64_t first_row = 0;
+  std::int64_t first_col = 0;
+};
+
+// A block's weights, and its rows of x, fit a core's own cache.
+inline constexpr std::int64_t kBlockCols = 64;
+inline constexpr std::int64_t kBlockRows = 64;
+
+inline std::int64_t linear_tasks(LinearJob const& job) noexcept {
+  return ceil_div(job.y.rows, kBlockRows) * ceil_div(job.y.cols, kBlockCols);
+}
+
+/// Task `task` of `job`; tasks that share columns, and so weights, are neighbours. x: [tokens, in].
+inline LinearBlock run_linear_task(CpuIsa isa, Matrix<float const> x, LinearJob const& job,
+                                   std::int64_t task) noexcept {
+  std::int64_t const row_blocks = ceil_div(job.y.rows, kBlockRows);
+  std::int64_t const row = task % row_blocks * kBlockRows;
+  std::int64_t const col = task / row_blocks * kBlockCols;
+  std::int64_t const rows = std::min(kBlockRows, job.y.rows - row);
+  std::int64_t const cols = std::min(kBlockCols, job.y.cols - col);
+  LinearBlock const block{{job.y.data + row * job.y.stride + col, rows, cols, job.y.stride}, row, col};
+  GemmArgs args;
+  args.x = x.data + row * x.stride;
+  args.x_stride = x.stride;
+  args.w = job.w.row(col);
+  args.w_stride = job.w.cols;
+  args.w_dtype = job.w.dtype;
+  args.y = block.y.data;
+  args.y_stride = block.y.stride;
+  args.m = rows;
+  args.n = cols;
+  args.k = x.cols;
+  gemm_nt(isa, args);
+  return block;
+}
+
+/// Runs all jobs over one x, [tokens, in]; `after(block)` is called on each block once it is there, by its task.
+template <class After>
+void run_linear(ThreadPool& pool, CpuIsa isa, Matrix<float const> x, std::span<LinearJob const> jobs, After after) {
+  std::int64_t total = 0;
+  for (auto const& job : jobs) total += linear_tasks(job);
+  auto const task = [&](std::size_t number) {
+    auto rest = static_cast<std::int64_t>(number);
+    for (auto const& job : jobs) {
+      if (rest < linear_tasks(job)) {
+        after(run_linear_task(isa, x, job, rest));
+        return;
+      }
+      rest -= linear_tasks(job);
+    }
+  };
+  pool.run(static_cast<std::size_t>(total), task);
+}
+
+inline void run_linear(ThreadPool& pool, CpuIsa isa, Matrix<float const> x, std::span<LinearJob const> jobs) {
+  run_linear(pool, isa, x, jobs, [](LinearBlock const&) {});
+}
+
+/// block += bias[out]
+inline void add_bias(float const* bias, LinearBlock const& block) noexcept {
+  for (std::int64_t r = 0; r < block.y.rows; ++r) {
+    auto const row = block.y.row(r);
+    for (std::size_t c = 0; c < row.size(); ++c) row[c] += bias[static_cast<std::size_t>(block.first_col) + c];
+  }
+}
+
+template <class T>
+void widen(std::byte const* source, std::span<float> out) noexcept {
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    T value;
+    std::memcpy(&value, source + i * sizeof(T), sizeof(T));
+    out[i] = to_float(value);
+  }
+}
+
+/// Widens `out.size()` elements of type `dtype`.
+inline void widen(Dtype dtype, std::byte const* source, std::span<float> out) noexcept {
+  switch (dtype) {
+    case Dtype::f32: return widen<float>(source, out);
+    case Dtype::f16: return widen<fp16>(source, out);
+    case Dtype::bf16: return widen<bf16>(source, out);
+  }
+}
+
+/// Widens row `row` of `weight` into `out`, [cols].
+inline void widen_row(WeightMatrix const& weight, std::int64_t row, std::span<float> out) noexcept {
+  widen(weight.dtype, weight.row(row), out);
+}
+
+}  // namespace sida::inline v0::dense
