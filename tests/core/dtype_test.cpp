@@ -57,6 +57,33 @@ TEST(Fp16, AgreesWithTheCompiler) {
 }
 #endif
 
+TEST(Fp16, EveryPatternSurvivesTheWayThere) {
+  for (std::uint32_t bits = 0; bits < 65536; ++bits) {
+    auto const pattern = static_cast<std::uint16_t>(bits);
+    float const value = sida::to_float(fp16{pattern});
+    if (std::isnan(value)) {
+      ASSERT_TRUE(std::isnan(sida::to_float(sida::to_fp16(value)))) << std::hex << bits;
+    } else {
+      ASSERT_EQ(sida::to_fp16(value).bits, pattern) << std::hex << bits;
+    }
+  }
+}
+
+TEST(ToFp16, RoundsToNearestEven) {
+  for (std::uint32_t low = 0; low < 0x7BFF; ++low) {  // every pair of finite neighbours, and what lies between
+    auto const below = static_cast<std::uint16_t>(low);
+    auto const above = static_cast<std::uint16_t>(low + 1);
+    float const half_way = 0.5F * (sida::to_float(fp16{below}) + sida::to_float(fp16{above}));  // exact
+    ASSERT_EQ(sida::to_fp16(half_way).bits, low % 2 == 0 ? below : above) << low;
+    ASSERT_EQ(sida::to_fp16(std::nextafterf(half_way, 0.0F)).bits, below) << low;
+    ASSERT_EQ(sida::to_fp16(std::nextafterf(half_way, 1e9F)).bits, above) << low;
+    ASSERT_EQ(sida::to_fp16(-half_way).bits, 0x8000 | (low % 2 == 0 ? below : above)) << low;
+  }
+  EXPECT_EQ(sida::to_fp16(65519.996F).bits, 0x7BFF);
+  EXPECT_EQ(sida::to_fp16(65520.0F).bits, 0x7C00) << "overflows to infinity";
+  EXPECT_EQ(sida::to_fp16(-std::numeric_limits<float>::infinity()).bits, 0xFC00);
+}
+
 TEST(Bf16, EveryPatternSurvivesTheWayThere) {
   for (std::uint32_t bits = 0; bits < 65536; ++bits) {
     auto const pattern = static_cast<std::uint16_t>(bits);

@@ -47,6 +47,20 @@ constexpr bf16 to_bf16(float value) noexcept {
   return {static_cast<std::uint16_t>((bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16)};
 }
 
+/// Round to nearest, ties to even; NaN stays NaN, what is too large becomes infinity.
+constexpr fp16 to_fp16(float value) noexcept {
+  auto const bits = std::bit_cast<std::uint32_t>(value);
+  auto const sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000U);
+  std::uint32_t const magnitude = bits & 0x7FFFFFFFU;
+  auto const with_sign = [sign](std::uint32_t half) { return fp16{static_cast<std::uint16_t>(sign | half)}; };
+  if (magnitude > 0x7F800000U) return with_sign(0x7E00U);
+  if (magnitude >= 0x477FF000U) return with_sign(0x7C00U);  // half way from the largest to 65536, or beyond
+  if (magnitude < 0x38800000U) {                            // subnormal: the addition rounds to a multiple of 2^-24
+    return with_sign(std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5F) - 0x3F000000U);
+  }
+  return with_sign((magnitude - 0x38000000U + 0xFFFU + (magnitude >> 13 & 1U)) >> 13);
+}
+
 template <class T>
 inline constexpr Dtype dtype_of = Dtype::f32;
 template <>
