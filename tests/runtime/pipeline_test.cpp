@@ -79,6 +79,68 @@ TEST(Pipeline, GivesTheSameAnswersUnderAWrongPlan) {
   for (std::uint64_t i = 0; i < 20; ++i) EXPECT_EQ(run.observer.sums[i], expected_sum(i));
 }
 
+TEST(Pipeline, InPredictedModeThePlanDecides) {
+  for (std::size_t const lookahead : {0U, 2U}) {
+    ToyRun run(20);
+    run.options.mode = RunMode::predicted;
+    run.options.lookahead = lookahead;
+    run.predictor.offset = 3;
+    run.predictor.names_tokens = true;
+    ASSERT_TRUE(run.start());
+    for (std::uint64_t i = 0; i < 20; ++i) EXPECT_EQ(run.observer.sums[i], expected_sum(i + 3));
+    EXPECT_EQ(run.model.routed, 0);
+    EXPECT_EQ(run.predictor.observed, 0U) << "no router said anything";
+    EXPECT_EQ(run.observer.routed_layers.size(), 20 * kLayers);
+    auto const stats = run.store.store->stats();
+    EXPECT_EQ(stats.planned_events, 20 * kLayers);
+    EXPECT_EQ(stats.mispredicted_loads, 0U);
+  }
+}
+
+TEST(Pipeline, PredictedModeNeedsAPlanOfEachToken) {
+  ToyRun run(3);
+  run.options.mode = RunMode::predicted;  // the predictor knows sets alone
+  Status const status = run.start();
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code(), Errc::invalid_argument);
+  EXPECT_NE(status.message().find("MoE layer 0"), std::string::npos);
+  EXPECT_TRUE(run.observer.finished_batches.empty());
+  EXPECT_TRUE(run.store.store->reset());
+}
+
+TEST(Pipeline, TellsTheStoreNothingWhenAskedTo) {
+  ToyRun run(20, 1);
+  run.options.submits_plans = false;
+  ASSERT_TRUE(run.start());
+  EXPECT_EQ(run.store.store->stats().planned_events, 0U);
+  EXPECT_EQ(run.store.store->stats().prefetches, 0U);
+  for (std::uint64_t i = 0; i < 20; ++i) EXPECT_EQ(run.observer.sums[i], expected_sum(i));
+}
+
+TEST(Pipeline, SaysWhereTheTimeWent) {
+  using std::chrono::milliseconds;
+  PipelineStats stats;
+  ToyRun slow_plans(5);
+  slow_plans.options.stats = &stats;
+  slow_plans.predictor.on_predict = [](std::uint64_t) {
+    std::this_thread::sleep_for(milliseconds(4));
+    return Status();
+  };
+  ASSERT_TRUE(slow_plans.start());
+  EXPECT_GE(stats.predict_ns, 5U * 4'000'000U);
+  EXPECT_GE(stats.plan_wait_ns, 4'000'000U) << "at least for the first";
+  ToyRun slow_steps(8);
+  slow_steps.options.lookahead = 1;
+  PipelineStats other;
+  slow_steps.options.stats = &other;
+  slow_steps.model.on_step = [](int) {
+    std::this_thread::sleep_for(milliseconds(1));
+    return Status();
+  };
+  ASSERT_TRUE(slow_steps.start());
+  EXPECT_GE(other.room_wait_ns, 5U * 8'000'000U);
+}
+
 TEST(Pipeline, SubmitsNothingForAnEmptyPlan) {
   ToyRun run(5);
   NoPredictor nothing;

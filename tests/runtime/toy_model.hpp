@@ -64,6 +64,7 @@ class ToyModel {
 
   std::function<Status(int step)> on_step;
   int steps = 0;
+  int routed = 0;
 
   std::uint32_t moe_layers() const noexcept { return kLayers; }
   Status begin(TokenBatch const& batch, State& state) {
@@ -72,12 +73,14 @@ class ToyModel {
     return step();
   }
   Matrix<float const> embeddings(State&) { return {}; }
-  Status run_to(std::uint32_t, State&, ThreadPool&) { return step(); }
+  Status run_to(std::uint32_t, State& state, ThreadPool&) {
+    state.routing.resize(static_cast<std::int64_t>(state.ids.size()), 1);
+    return step();
+  }
   Status route(std::uint32_t, State& state, ThreadPool&) {
-    auto const tokens = static_cast<std::int64_t>(state.ids.size());
-    state.routing.resize(tokens, 1);
+    ++routed;
     Routing<> const routing = state.routing.view();
-    for (std::int64_t t = 0; t < tokens; ++t) {
+    for (std::int64_t t = 0; t < routing.tokens(); ++t) {
       routing.experts(t, 0) =
           static_cast<std::uint16_t>(static_cast<std::uint32_t>(state.ids[static_cast<std::size_t>(t)]) % kExperts);
       routing.weights(t, 0) = 1;
@@ -141,6 +144,7 @@ inline std::uint64_t expected_sum(std::uint64_t number) {
 /// Knows where each token goes, or claims `offset` experts beside it.
 struct ToyPredictor {
   std::uint32_t offset = 0;
+  bool names_tokens = false;  // as predicted mode needs it
   std::function<Status(std::uint64_t batch)> on_predict;
   std::uint64_t observed = 0;
 
@@ -154,7 +158,12 @@ struct ToyPredictor {
     plan.layers.resize(kLayers);
     for (std::uint32_t layer = 0; layer < kLayers; ++layer) {
       auto const token = static_cast<std::uint32_t>(input.batch.ids.front());
-      plan.layers[layer].expert_set = {{layer, (token + offset) % kExperts}};
+      std::uint32_t const expert = (token + offset) % kExperts;
+      plan.layers[layer].expert_set = {{layer, expert}};
+      if (names_tokens) {
+        plan.layers[layer].experts = {static_cast<std::uint16_t>(expert)};
+        plan.layers[layer].alphas = {to_fp16(0.5F)};
+      }
     }
     return plan;
   }

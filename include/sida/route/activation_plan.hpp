@@ -7,6 +7,7 @@
 #include "sida/core/api.hpp"
 #include "sida/core/dtype.hpp"
 #include "sida/core/expert_id.hpp"
+#include "sida/core/result.hpp"
 #include "sida/route/routing.hpp"
 
 namespace sida::inline v0 {
@@ -25,6 +26,11 @@ struct ActivationPlan {
 
   bool empty() const noexcept { return layers.empty(); }
 };
+
+/// Layer `layer` of `plan` as the routing itself: where no router runs, the plan decides. `out`: [tokens, k], written
+/// whole; an absent expert gets weight 0. @return invalid_argument when the plan doesn't name experts and alphas for
+/// that layer, or for other tokens or another k.
+SIDA_API Status route_by_plan(ActivationPlan const& plan, std::uint32_t layer, Routing<> out);
 
 /// The distinct experts of a routing, ascending.
 SIDA_API std::vector<ExpertId> expert_set(std::uint32_t layer, Matrix<std::uint16_t const> experts);

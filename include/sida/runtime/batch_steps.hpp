@@ -27,7 +27,7 @@ concept BatchObserver = SteppingModel<M> &&
     requires(O& observer, TokenBatch const& batch, std::uint32_t layer, Routing<> routing, typename M::State& state) {
   /// Its first step comes next.
   { observer.started(batch) } -> std::same_as<void>;
-  /// What the router said of one MoE layer.
+  /// What the router said of one MoE layer; in predicted mode, what the plan says.
   { observer.routed(batch, layer, routing) } -> std::same_as<void>;
   /// All steps are done; outputs may be read from `state`. A failure ends the run.
   { observer.finished(batch, state) } -> std::same_as<Status>;
@@ -43,6 +43,12 @@ struct NoObserver {
   }
 };
 
+/// Who decides which experts a token takes.
+enum class RunMode : std::uint8_t {
+  exact,      ///< the model's router; a plan only tells the store what is coming
+  predicted,  ///< the plan, as in SiDA-MoE: the router never runs, and answers are approximate
+};
+
 /// What the steps of a run share. All of it must outlive the run.
 template <SteppingModel M, Predictor P, BatchObserver<M> O>
 struct StepContext {
@@ -51,6 +57,7 @@ struct StepContext {
   O& observer;
   ThreadPool& pool;
   std::stop_token stop = {};
+  RunMode mode = RunMode::exact;
 
   /// @return cancelled once a stop is requested; asked before each step.
   Status proceed() const {
@@ -68,17 +75,22 @@ Status begin_batch(StepContext<M, P, O> const& context, TokenBatch const& batch,
   return context.model.begin(batch, state);
 }
 
-/// Everything up to MoE layer `layer`, its routing, and its experts. The model's router decides; where it disagrees
-/// with the plan, the store loads what the router wants.
+/// Everything up to MoE layer `layer`, its routing, and its experts. In exact mode the model's router decides; where it
+/// disagrees with the plan, the store loads what the router wants. @return invalid_argument for a plan that does not
+/// say enough for predicted mode.
 template <SteppingModel M, Predictor P, BatchObserver<M> O>
 Status run_layer(StepContext<M, P, O> const& context, PlannedBatch const& planned, std::uint32_t layer,
                  typename M::State& state) {
   M& model = context.model;
   SIDA_TRY(context.proceed());
   SIDA_TRY(model.run_to(layer, state, context.pool));
-  SIDA_TRY(model.route(layer, state, context.pool));
+  if (context.mode == RunMode::exact) SIDA_TRY(model.route(layer, state, context.pool));
   Routing<> const routing = model.routing(state);
-  context.predictor.observe(planned.batch.number, layer, routing.experts);
+  if (context.mode == RunMode::exact) {
+    context.predictor.observe(planned.batch.number, layer, routing.experts);
+  } else {
+    SIDA_TRY(route_by_plan(planned.plan, layer, routing));
+  }
   context.observer.routed(planned.batch, layer, routing);
   SIDA_TRY(context.proceed());
   return model.run_moe(layer, state, context.pool, planned.submitted.at(layer));

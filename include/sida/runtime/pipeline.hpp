@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -34,7 +35,17 @@ enum class PipelineStart : std::uint8_t {
   when_plans_are,  ///< when `lookahead` batches are planned, so that the first loads already know what follows
 };
 
+/// Where the time of a run went.
+struct PipelineStats {
+  std::uint64_t predict_ns = 0;    ///< the hash-building thread embedded and predicted
+  std::uint64_t plan_wait_ns = 0;  ///< the inference thread waited for a plan, the first one included
+  std::uint64_t room_wait_ns = 0;  ///< the hash-building thread waited for the inference thread
+};
+
 struct PipelineOptions {
+  RunMode mode = RunMode::exact;
+  /// Whether the store is told of plans. In predicted mode they decide in any case.
+  bool submits_plans = true;
   /// Batches after the running one that the store may know plans of. At least one batch is made ahead in any case.
   std::size_t lookahead = 8;
   PipelineStart start = PipelineStart::at_once;
@@ -43,27 +54,55 @@ struct PipelineOptions {
   /// Embeddings of a batch for the predictor, valid until the next call; called on the hash-building thread. May be
   /// empty: the predictor is then given none.
   std::function<Result<Matrix<float const>>(TokenBatch const&)> embed = {};
+  /// If not null, added to before `run_pipeline` returns.
+  PipelineStats* stats = nullptr;
 };
 
 namespace detail {
 
+/// Adds the time of its life to a sum.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::uint64_t& sum_ns) noexcept : sum_ns_(sum_ns) {}
+  Stopwatch(Stopwatch const&) = delete;
+  Stopwatch& operator=(Stopwatch const&) = delete;
+  ~Stopwatch() {
+    auto const time = std::chrono::steady_clock::now() - began_;
+    sum_ns_ += static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(time).count());
+  }
+
+ private:
+  std::uint64_t& sum_ns_;
+  std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+};
+
+template <Predictor P>
+Result<ActivationPlan> make_plan(P& predictor, TokenBatch const& batch, PipelineOptions const& options) {
+  Matrix<float const> embeddings;
+  if (options.embed) {
+    SIDA_TRY_ASSIGN(embeddings, options.embed(batch));
+  }
+  return predictor.predict(PredictorInput{batch, embeddings});
+}
+
 /// The hash-building thread: batches, their plans, and the store's knowledge of them.
 template <Predictor P, BatchSource S>
 Status build_plans(S& source, P& predictor, ExpertStore& store, PipelineOptions const& options,
-                   BoundedQueue<PlannedBatch>& queue) {
+                   BoundedQueue<PlannedBatch>& queue, PipelineStats& stats) {
   for (;;) {
     SIDA_TRY_ASSIGN(std::optional<TokenBatch> batch, source.next());
     if (!batch) return {};
     PlannedBatch planned{.batch = *std::move(batch), .plan = {}, .submitted = {}};
-    Matrix<float const> embeddings;
-    if (options.embed) {
-      SIDA_TRY_ASSIGN(embeddings, options.embed(planned.batch));
+    {
+      Stopwatch const watch(stats.predict_ns);
+      SIDA_TRY_ASSIGN(planned.plan, make_plan(predictor, planned.batch, options));
     }
-    PredictorInput const input{planned.batch, embeddings};
-    SIDA_TRY_ASSIGN(planned.plan, predictor.predict(input));
-    // Room first: what the store knows is what the queue holds, never more.
-    SIDA_TRY(queue.wait_for_room());
-    if (options.lookahead > 0) {
+    {
+      // Room first: what the store knows is what the queue holds, never more.
+      Stopwatch const watch(stats.room_wait_ns);
+      SIDA_TRY(queue.wait_for_room());
+    }
+    if (options.submits_plans && options.lookahead > 0) {
       SIDA_TRY_ASSIGN(planned.submitted, SubmittedPlan::submit(store, planned.plan));
     }
     SIDA_TRY(queue.push(std::move(planned)));
@@ -73,13 +112,20 @@ Status build_plans(S& source, P& predictor, ExpertStore& store, PipelineOptions 
 /// The inference thread: one batch after another.
 template <SteppingModel M, Predictor P, BatchObserver<M> O>
 Status consume_plans(StepContext<M, P, O> const& context, ExpertStore& store, PipelineOptions const& options,
-                     BoundedQueue<PlannedBatch>& queue) {
+                     BoundedQueue<PlannedBatch>& queue, PipelineStats& stats) {
   typename M::State state;
-  if (options.start == PipelineStart::when_plans_are) queue.wait_until_full();
+  if (options.start == PipelineStart::when_plans_are) {
+    Stopwatch const watch(stats.plan_wait_ns);
+    queue.wait_until_full();
+  }
+  auto const next = [&] {
+    Stopwatch const watch(stats.plan_wait_ns);
+    return queue.pop();
+  };
   for (;;) {
-    SIDA_TRY_ASSIGN(std::optional<PlannedBatch> planned, queue.pop());
+    SIDA_TRY_ASSIGN(std::optional<PlannedBatch> planned, next());
     if (!planned) return {};
-    if (options.lookahead == 0) {
+    if (options.submits_plans && options.lookahead == 0) {
       SIDA_TRY_ASSIGN(planned->submitted, SubmittedPlan::submit(store, planned->plan));
     }
     SIDA_TRY(run_batch(context, *planned, state));
@@ -99,12 +145,22 @@ Status run_pipeline(M& model, P& predictor, S& source, O& observer, ExpertStore&
   BoundedQueue<PlannedBatch> queue(std::max<std::size_t>(options.lookahead, 1));
   std::stop_callback const on_stop(options.stop,
                                    [&queue] { queue.cancel(Error(Errc::cancelled, "the run was stopped")); });
-  BackgroundTask producer;  // waits in its destructor, before the queue goes
-  SIDA_TRY(producer.start([&] { return detail::build_plans(source, predictor, store, options, queue); },
-                          [&queue](Status status) { queue.close(std::move(status)); }));
-  StepContext<M, P, O> const context{model, predictor, observer, pool, options.stop};
-  Status status = detail::consume_plans(context, store, options, queue);
-  queue.cancel(status ? Error(Errc::cancelled, "the run is over") : status.error());
+  PipelineStats produced;
+  PipelineStats consumed;
+  Status status;
+  {
+    BackgroundTask producer;  // waits in its destructor, before the queue goes
+    SIDA_TRY(producer.start([&] { return detail::build_plans(source, predictor, store, options, queue, produced); },
+                            [&queue](Status ended) { queue.close(std::move(ended)); }));
+    StepContext<M, P, O> const context{model, predictor, observer, pool, options.stop, options.mode};
+    status = detail::consume_plans(context, store, options, queue, consumed);
+    queue.cancel(status ? Error(Errc::cancelled, "the run is over") : status.error());
+  }
+  if (options.stats != nullptr) {
+    options.stats->predict_ns += produced.predict_ns;
+    options.stats->room_wait_ns += produced.room_wait_ns;
+    options.stats->plan_wait_ns += consumed.plan_wait_ns;
+  }
   return status;
 }
 
