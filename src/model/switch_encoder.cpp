@@ -41,7 +41,8 @@ struct SwitchEncoder::Impl {
   /// Calls `f` with the MoE layer, which is no more than its options: one is made for each step.
   template <class F>
   auto with_moe_layer(std::uint32_t layer, F const& f) const {
-    MoeShape const shape{layer, config.num_experts, 1, config.activation, config.d_model, config.d_ff};
+    MoeShape const shape{layer,          config.num_experts, options.experts_per_token, config.activation,
+                         config.d_model, config.d_ff};
     SwitchRouter const router(options.capacity_rule, options.expert_capacity.value_or(config.expert_capacity));
     switch (expert_dtype) {
       case Dtype::f16: {
@@ -69,6 +70,10 @@ struct SwitchEncoder::Impl {
 Status SwitchEncoder::Impl::check_options(SwitchCheckpoint const& checkpoint) const {
   if (options.expert_capacity.value_or(0) < 0) {
     return {Errc::invalid_argument, "expert capacity " + std::to_string(*options.expert_capacity)};
+  }
+  if (options.routing == SwitchRouting::router && options.experts_per_token != 1) {
+    return {Errc::invalid_argument,
+            "a Switch router chooses 1 expert per token, not " + std::to_string(options.experts_per_token)};
   }
   auto const isas = runnable_cpu_isas();
   if (std::ranges::find(isas, options.isa) == isas.end()) {
@@ -179,7 +184,10 @@ Result<std::unique_ptr<SwitchEncoder>> SwitchEncoder::load(SwitchCheckpoint cons
   impl->store = &store;
   impl->memory = &memory;
   SIDA_TRY(impl->check_options(checkpoint));
-  SIDA_TRY_ASSIGN(auto const tensors, model_detail::find_switch_tensors(checkpoint.config, *checkpoint.dense));
+  SIDA_TRY_ASSIGN(auto tensors, model_detail::find_switch_tensors(checkpoint.config, *checkpoint.dense));
+  if (options.routing == SwitchRouting::given) {
+    for (auto& block : tensors.blocks) block.router = nullptr;  // never runs
+  }
   SIDA_TRY_ASSIGN(impl->weights,
                   model_detail::load_switch_weights(checkpoint.config, tensors, *checkpoint.dense, memory));
   return std::unique_ptr<SwitchEncoder>(new SwitchEncoder(std::move(impl)));
@@ -190,6 +198,22 @@ bool SwitchEncoder::has_head() const noexcept { return impl_->weights.has_head()
 std::uint32_t SwitchEncoder::moe_layers() const noexcept { return impl_->moe_layers; }
 std::size_t SwitchEncoder::dense_bytes() const noexcept {
   return impl_->weights.arena.size_bytes() + impl_->weights.position_bias.size() * sizeof(float);
+}
+
+Status SwitchEncoder::embed(std::span<std::int32_t const> ids, Matrix<float> out) const {
+  auto const& config = impl_->config;
+  if (out.rows != std::ssize(ids) || out.cols != config.d_model || out.stride < out.cols) {
+    return {Errc::invalid_argument, "Switch encoder: embeddings of " + std::to_string(ids.size()) + " ids into [" +
+                                        std::to_string(out.rows) + ", " + std::to_string(out.cols) + "]"};
+  }
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= config.vocab_size) {
+      return {Errc::invalid_argument, "Switch encoder: id " + std::to_string(ids[i]) + " of a vocabulary of " +
+                                          std::to_string(config.vocab_size)};
+    }
+    model_detail::widen_row(impl_->weights.embedding, ids[i], out.row(static_cast<std::int64_t>(i)));
+  }
+  return {};
 }
 
 Status SwitchEncoder::begin(TokenBatch const& batch, State& state) const {
@@ -205,10 +229,8 @@ Status SwitchEncoder::begin(TokenBatch const& batch, State& state) const {
   }
   std::size_t const moe_bytes =
       impl_->with_moe_layer(0, [&](auto const& moe) { return moe.workspace_bytes(next.tokens); });
-  SIDA_TRY(next.reserve(impl_->config, moe_bytes, *impl_->memory));
-  for (std::int64_t t = 0; t < next.tokens; ++t) {
-    model_detail::widen_row(impl_->weights.embedding, batch.ids[static_cast<std::size_t>(t)], next.hidden.row(t));
-  }
+  SIDA_TRY(next.reserve(impl_->config, impl_->options.experts_per_token, moe_bytes, *impl_->memory));
+  SIDA_TRY(embed(batch.ids, next.hidden));
   next.owner = impl_.get();
   next.layer = 0;
   next.block = 0;
@@ -232,14 +254,17 @@ Status SwitchEncoder::run_to(std::uint32_t layer, State& state, ThreadPool& pool
   while (!impl_->config.is_sparse(sparse)) ++sparse;
   SIDA_TRY(impl_->run_blocks(*now, pool, sparse + 1));
   auto const routing = now->routing.view();
-  std::fill_n(routing.experts.data, now->tokens, kNoExpert);
-  std::fill_n(routing.weights.data, now->tokens, 0.0F);
+  std::fill_n(routing.experts.data, now->tokens * routing.k(), kNoExpert);
+  std::fill_n(routing.weights.data, now->tokens * routing.k(), 0.0F);
   now->turn = Impl::Turn::moe;
   return {};
 }
 
 Status SwitchEncoder::route(std::uint32_t layer, State& state, ThreadPool& pool) const {
   SIDA_TRY_ASSIGN(auto* const now, impl_->at(state, Impl::Turn::moe, layer, "route"));
+  if (impl_->options.routing == SwitchRouting::given) {
+    return {Errc::invalid_argument, "Switch encoder: route, but the routing is given"};
+  }
   LinearJob const router[] = {{impl_->weights.blocks[now->block - 1].router, now->router_logits}};
   run_linear(pool, impl_->options.isa, now->normed, router);
   return impl_->with_moe_layer(

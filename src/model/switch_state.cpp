@@ -33,15 +33,15 @@ std::size_t SwitchEncoder::State::Impl::carve(SwitchConfig const& config, std::s
   return std::max({attention.used_bytes(), dense.used_bytes(), moe.used_bytes()});
 }
 
-Status SwitchEncoder::State::Impl::reserve(SwitchConfig const& config, std::size_t moe_workspace_bytes,
-                                           MemoryResource& memory) {
+Status SwitchEncoder::State::Impl::reserve(SwitchConfig const& config, std::int64_t experts_per_token,
+                                           std::size_t moe_workspace_bytes, MemoryResource& memory) {
   std::size_t const bytes = carve(config, moe_workspace_bytes, Workspace());
   if (buffer_.size_bytes() < bytes) {
     buffer_ = Buffer();  // first, so that old and new are never there together
     SIDA_TRY_ASSIGN(buffer_, Buffer::allocate(memory, bytes, Workspace::kAlignment));
   }
   carve(config, moe_workspace_bytes, Workspace(buffer_.bytes()));
-  routing.resize(tokens, 1);
+  routing.resize(tokens, experts_per_token);
   return {};
 }
 

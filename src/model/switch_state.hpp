@@ -32,7 +32,7 @@ struct SwitchEncoder::State::Impl {
   std::vector<std::uint32_t> offsets;  // [sequences + 1]
   std::int64_t tokens = 0;
   std::int64_t longest = 0;  // tokens of the longest sequence
-  HostRouting routing;       // [tokens, 1]
+  HostRouting routing;       // [tokens, experts_per_token]
 
   // Through the whole batch.
   Matrix<float> hidden;       // [tokens, d_model], the residual stream
@@ -50,7 +50,8 @@ struct SwitchEncoder::State::Impl {
   std::int64_t sequences() const noexcept { return static_cast<std::int64_t>(offsets.size()) - 1; }
 
   /// Makes room for the batch whose `offsets` are set. @return out_of_memory.
-  Status reserve(SwitchConfig const& config, std::size_t moe_workspace_bytes, MemoryResource& memory);
+  Status reserve(SwitchConfig const& config, std::int64_t experts_per_token, std::size_t moe_workspace_bytes,
+                 MemoryResource& memory);
   /// At least `floats` floats of attention scratch, or out_of_memory.
   Result<float*> reserve_scratch(std::int64_t floats, MemoryResource& memory);
 

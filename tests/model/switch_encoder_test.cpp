@@ -84,6 +84,70 @@ TEST_F(SwitchEncoderTest, GivesTheSameBytesWhenStepsOfTwoStatesInterleave) {
   EXPECT_EQ(output_bytes(b), second);
 }
 
+/// Runs a batch whose routing is what `other` decided, a second and useless rank added when there is room for one.
+std::string outputs_by_given_routing(SwitchEncoder& encoder, SwitchEncoder& other, TokenBatch const& batch,
+                                     ThreadPool& pool) {
+  SwitchEncoder::State state;
+  SwitchEncoder::State routed;
+  must(encoder.begin(batch, state));
+  must(other.begin(batch, routed));
+  for (std::uint32_t layer = 0; layer < encoder.moe_layers(); ++layer) {
+    must(encoder.run_to(layer, state, pool));
+    must(other.run_to(layer, routed, pool));
+    must(other.route(layer, routed, pool));
+    Routing<> const from = other.routing(routed);
+    Routing<> const to = encoder.routing(state);
+    for (std::int64_t t = 0; t < from.tokens(); ++t) {
+      to.experts(t, 0) = from.experts(t, 0);
+      to.weights(t, 0) = from.weights(t, 0);
+      if (to.k() > 1 && t % 3 == 0) to.experts(t, 1) = static_cast<std::uint16_t>(t % 2);  // of weight 0
+    }
+    must(encoder.run_moe(layer, state, pool, {}));
+    must(other.run_moe(layer, routed, pool, {}));
+  }
+  must(encoder.finish(state, pool));
+  return output_bytes(state);
+}
+
+TEST_F(SwitchEncoderTest, TakesARoutingThatIsGiven) {
+  LoadedEncoder whole(folder_.path());
+  std::string const expected = outputs(*whole.encoder, batch(1), pool_);
+  for (std::int64_t const k : {1, 2}) {
+    SwitchOptions options;
+    options.routing = SwitchRouting::given;
+    options.experts_per_token = k;
+    LoadedEncoder given(folder_.path(), 3, options);
+    EXPECT_EQ(given.encoder->routing(*std::make_unique<SwitchEncoder::State>()).k(), 0);
+    EXPECT_EQ(outputs_by_given_routing(*given.encoder, *whole.encoder, batch(1), pool_), expected) << k;
+    EXPECT_LT(given.encoder->dense_bytes(), whole.encoder->dense_bytes()) << "routers are not loaded";
+    SwitchEncoder::State state;
+    must(given.encoder->begin(batch(1), state));
+    must(given.encoder->run_to(0, state, pool_));
+    Status const status = given.encoder->route(0, state, pool_);
+    ASSERT_FALSE(status);
+    EXPECT_EQ(status.error().code(), Errc::invalid_argument);
+  }
+  SwitchOptions two_by_router;
+  two_by_router.experts_per_token = 2;
+  auto const refused = SwitchEncoder::load(whole.checkpoint, *whole.store, two_by_router, whole.memory);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Errc::invalid_argument);
+}
+
+TEST_F(SwitchEncoderTest, EmbedsApartFromAnyState) {
+  LoadedEncoder loaded(folder_.path());
+  TokenBatch const tokens = batch(1);
+  SwitchEncoder::State state;
+  must(loaded.encoder->begin(tokens, state));
+  Matrix<float const> const expected = loaded.encoder->embeddings(state);
+  std::vector<float> out(static_cast<std::size_t>(tokens.tokens() * config_.d_model));
+  must(loaded.encoder->embed(tokens.ids, {out.data(), tokens.tokens(), config_.d_model}));
+  EXPECT_TRUE(std::equal(out.begin(), out.end(), expected.data));
+  EXPECT_FALSE(loaded.encoder->embed(tokens.ids, {out.data(), tokens.tokens() - 1, config_.d_model}));
+  std::vector<std::int32_t> const outside{static_cast<std::int32_t>(config_.vocab_size)};
+  EXPECT_FALSE(loaded.encoder->embed(outside, {out.data(), 1, config_.d_model}));
+}
+
 TEST_F(SwitchEncoderTest, GivesTheSameBytesInAWindowLayerByLayer) {
   LoadedEncoder loaded(folder_.path(), 4);
   SwitchEncoder& encoder = *loaded.encoder;

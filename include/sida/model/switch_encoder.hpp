@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "sida/core/api.hpp"
 #include "sida/core/matrix.hpp"
@@ -19,7 +20,15 @@
 
 namespace sida::inline v0 {
 
+/// Who fills `SwitchEncoder::routing`.
+enum class SwitchRouting : std::uint8_t {
+  router,  ///< `route`, by the model's own router: one expert per token
+  given,   ///< the caller, for SiDA's predicted mode: routers are not even loaded, and there is no capacity
+};
+
 struct SwitchOptions {
+  SwitchRouting routing = SwitchRouting::router;
+  std::int64_t experts_per_token = 1;  ///< columns of `routing`; more than 1 only where it is given
   CapacityRule capacity_rule = CapacityRule::hf;
   std::optional<std::int64_t> expert_capacity;  ///< in place of the config's
   CpuIsa isa = best_cpu_isa();
@@ -53,6 +62,10 @@ class SIDA_API SwitchEncoder {
 
   // The steps. Each returns invalid_argument, and leaves the state as it is, when it is not the state's turn.
 
+  /// Word embeddings of `ids`, what a hash function reads. out: [ids, d_model]. Reentrant, and apart from any state.
+  /// @return invalid_argument for an id outside of the vocabulary or another shape of `out`.
+  Status embed(std::span<std::int32_t const> ids, Matrix<float> out) const;
+
   /// Looks up embeddings. @return invalid_argument for an id outside of the vocabulary, an empty sequence or a batch
   /// without sequences; out_of_memory. After a failure the state has no batch.
   Status begin(TokenBatch const& batch, State& state) const;
@@ -62,8 +75,9 @@ class SIDA_API SwitchEncoder {
   /// weight 0" throughout, until `route` or the caller fills it.
   Status run_to(std::uint32_t layer, State& state, ThreadPool& pool) const;
   /// The router's decision for MoE layer `layer`, into `routing(state)`.
+  /// @return invalid_argument where the routing is given.
   Status route(std::uint32_t layer, State& state, ThreadPool& pool) const;
-  /// [tokens, 1]
+  /// [tokens, experts_per_token]
   Routing<> routing(State& state) const noexcept;
   /// Runs the experts that `routing(state)` names. Blocks while they are loaded. After a failure of the store the step
   /// may be called again. @return also invalid_argument for an expert that there isn't, and what the store returns.
