@@ -13,3 +13,5 @@ __attribute__((visibility("default"))) void stranger(std::vector<int>& numbers) 
   numbers.push_back(1);
   if (numbers.size() > 3) std::exit(1);
 }
+
+extern "C" __attribute__((visibility("default"))) void sida_undeclared() {}
