@@ -154,7 +154,7 @@ typedef struct sida_expert_set {
 
 /** Names a submitted plan. */
 typedef uint64_t sida_plan;
-#define SIDA_NO_PLAN ((sida_plan)0)
+#define SIDA_NO_PLAN UINT64_C(0)
 
 /**
  * Announces future events of one batch, in the order of use: `events[i]` is what event i will probably demand. The
