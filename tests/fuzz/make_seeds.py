@@ -105,3 +105,33 @@ put("npy", "empty", npy(b"{'descr': '<u2', 'fortran_order': False, 'shape': (0, 
 put("npy", "overflow", npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }", b""))
 put("npy", "fortran", npy(b"{'descr': '|u1', 'fortran_order': True, 'shape': (1,), }", b"x"))
 put("npy", "long", b"\x93NUMPY\x01\x00\xff\xff{}")
+
+switch = {"model_type": "switch_transformers", "vocab_size": 64, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_heads": 4,
+          "num_layers": 4, "num_experts": 8, "expert_capacity": 64, "relative_attention_num_buckets": 32,
+          "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6, "dense_act_fn": "relu",
+          "pad_token_id": 0, "eos_token_id": 1, "num_labels": 2}
+
+
+def switch_config(name, **more):
+    put("switch_config", name, json.dumps(switch | more).encode())
+
+
+switch_config("plain", encoder_sparse_step=2, dtype="float32", router_dtype="float32", router_bias=False,
+              is_gated_act=False, num_selected_experts=1)
+switch_config("derived_step", num_sparse_encoder_layers=2)
+switch_config("no_sparse_layers", num_sparse_encoder_layers=0)
+switch_config("nested", id2label={"0": "no", "1": "yes", "2": "both"}, num_labels=None,
+              task_specific_params={"a": {"b": [{"c": [[], {}]}]}})
+put("switch_config", "deep", b'{"model_type":' + b"[" * 20 + b"]" * 20 + b"}")
+switch_config("negative", d_model=-16, num_layers=-1)
+switch_config("negative_ids", pad_token_id=-1, eos_token_id=-2)
+switch_config("huge", d_model=1 << 63, vocab_size=10 ** 30)
+switch_config("huge_product", d_kv=1 << 20, num_heads=1 << 12)
+switch_config("epsilons", layer_norm_epsilon=1e-60)
+switch_config("nulls", pad_token_id=None, eos_token_id=None, dtype=None, num_labels=None)
+switch_config("older_words", feed_forward_proj="gelu", dense_act_fn="gelu", torch_dtype="bfloat16")
+switch_config("gated", feed_forward_proj="gated-gelu")
+switch_config("ids_outside", vocab_size=2, eos_token_id=2)
+put("switch_config", "missing_keys", b'{"model_type": "switch_transformers"}')
+put("switch_config", "no_type", b"{}")
+put("switch_config", "other_type", b'{"model_type": "t5", "d_model": 1.5}')
