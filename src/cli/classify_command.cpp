@@ -16,11 +16,13 @@
 #include "cli/output_file.hpp"
 #include "cli/progress.hpp"
 #include "cli/run_batches.hpp"
+#include "cli/run_hash.hpp"
 #include "cli/run_input.hpp"
 #include "cli/run_prefetch.hpp"
 #include "cli/run_setup.hpp"
 #include "sida/detail/try.hpp"
 #include "sida/policy/belady.hpp"
+#include "sida/predict/hit_rate.hpp"
 
 namespace sida::cli {
 namespace {
@@ -38,9 +40,18 @@ MultiRC's JSONL, one input per answer. Inputs are batched in their order.
 Budget: slots of one expert each (its record rounded up to 4 KiB). N % are
 floor(N/100 x experts) slots, at least one.
 
-Prefetch: "oracle" runs the same batches once before, unmeasured, to know their
-experts; "popularity" plans the experts used most so far; "wrong" gives a
-deliberately wrong plan, for tests. None of them changes an answer.
+Prefetch: "hash" loads ahead what a hash function predicts from the words alone,
+on a thread of its own; "oracle" runs the same batches once before, unmeasured,
+to know their experts, and so reads everything twice; "popularity" plans the
+experts used most so far; "wrong" gives a deliberately wrong plan, for tests.
+None of them changes an answer.
+
+Mode: in "exact" mode the model's routers decide, whatever was predicted. In
+"predicted" mode, SiDA's own, the hash function decides: routers are not even
+loaded, and the answers are approximate. It takes --prefetch hash (its default)
+or none, and --top-k experts per token, each weighted by its predicted softmax.
+
+All is computed in float32, whatever the type of the weights.
 
 Output: --out FILE gets "index, label, score_0, ..." as TSV. --json FILE gets the
 account, one key per line; bytes of experts are slot bytes, latencies are those
@@ -55,12 +66,19 @@ malformed or negative values and unknown options; 130 when interrupted.)";
 struct Options {
   ServeOptions serve;
   InputOptions input;
-  Prefetch prefetch = Prefetch::none;
+  RunMode mode = RunMode::exact;
+  HashOptions hash;
+  std::optional<Prefetch> prefetch;
   std::uint64_t lookahead = 8;
   std::string out;
   std::string json;
   std::string record;
   bool quiet = false;
+
+  Prefetch prefetch_or_default() const {
+    return prefetch.value_or(mode == RunMode::predicted ? Prefetch::hash : Prefetch::none);
+  }
+  bool needs_hash() const { return mode == RunMode::predicted || prefetch_or_default() == Prefetch::hash; }
 };
 
 /// What is written while the batches run.
@@ -81,7 +99,7 @@ struct Outputs {
       RecordMeta meta{.model = served.checkpoint.path,
                       .moe_layers = config.moe_layers(),
                       .experts = config.num_experts,
-                      .top_k = 1,
+                      .top_k = static_cast<std::int64_t>(options.serve.experts_per_token),
                       .slots = served.store->slots(),
                       .slot_bytes = served.store->slot_bytes()};
       SIDA_TRY_ASSIGN(auto record, RoutingRecord::create(options.record, std::move(meta)));
@@ -144,7 +162,10 @@ class ClassifyCommand final : public Command {
   void add_options(CLI::App& app) override {
     add_serve_options(app, options_.serve);
     add_input_options(app, options_.input);
-    add_choice(app, "--prefetch", options_.prefetch, prefetch_words(), "Who tells what to load ahead");
+    add_choice(app, "--mode", options_.mode, mode_words(), "Who decides which experts a token takes");
+    add_choice(app, "--prefetch", options_.prefetch, prefetch_words(), "Who tells what to load ahead")
+        ->default_str("none; in predicted mode hash");
+    add_hash_options(app, options_.hash);
     add_number(app, "--lookahead", options_.lookahead, {0, 65536}, "Batches whose experts are loaded ahead");
     app.add_option("--out", options_.out, "Write labels and scores to this file")->type_name("FILE");
     app.add_option("--json", options_.json, "Write the account of the run to this file")->type_name("FILE");
@@ -152,18 +173,36 @@ class ClassifyCommand final : public Command {
     app.add_flag("--quiet", options_.quiet, "No summary and no progress bar");
   }
 
-  void check() const override { check_input_options(options_.input); }
+  void check() const override {
+    check_input_options(options_.input);
+    bool const predicted = options_.mode == RunMode::predicted;
+    Prefetch const prefetch = options_.prefetch_or_default();
+    if (predicted && prefetch != Prefetch::hash && prefetch != Prefetch::none) {
+      throw CLI::ValidationError("--prefetch", "predicted mode takes hash or none");
+    }
+    if (!predicted && (options_.hash.top_k != 1 || options_.hash.renormalise)) {
+      throw CLI::ValidationError("--top-k, --renormalise", "these are for --mode predicted");
+    }
+  }
 
   Status run(Session& session) override {
+    if (options_.mode == RunMode::predicted) {
+      options_.serve.routing = SwitchRouting::given;
+      options_.serve.experts_per_token = options_.hash.top_k;
+    }
     SIDA_TRY_ASSIGN(auto served, ServedModel::open(options_.serve));
     SIDA_TRY(require_head(served->checkpoint));
     SIDA_TRY_ASSIGN(auto const input, read_inputs(options_.input, *served, session));
     SIDA_TRY_ASSIGN(auto outputs, Outputs::create(options_, *served));
     SIDA_TRY_ASSIGN(auto const account, measure(*served, input, outputs, session));
-    RunSettings const settings{.serve = options_.serve,
-                               .prefetch = to_string(options_.prefetch),
-                               .lookahead = options_.lookahead,
-                               .batch = options_.input.batch};
+    RunSettings const settings{
+        .serve = options_.serve,
+        .mode = options_.mode,
+        .prefetch = to_string(options_.prefetch_or_default()),
+        .predictor = options_.needs_hash() ? predictor_path(options_.hash, served->checkpoint.path) : std::string(),
+        .hash = options_.hash,
+        .lookahead = options_.lookahead,
+        .batch = options_.input.batch};
     if (outputs.json) {
       SIDA_TRY(outputs.json->write(make_report(account, settings, *served).json()));
       SIDA_TRY(outputs.json->commit());
@@ -181,8 +220,14 @@ class ClassifyCommand final : public Command {
     bool const shows = session.has_terminal() && !options_.quiet;
     InputBatches const batches(input, served, options_.input.batch);
     Progress recording(shows, "recording the routing", "sequences");
-    SIDA_TRY_ASSIGN(auto predictor, make_predictor(options_.prefetch, served, batches, session, recording));
+    HitRateMeter meter;
+    PipelineStats stats;
     PipelineOptions pipeline;
+    SIDA_TRY_ASSIGN(auto predictor, predictor_for(served, batches, session, recording, meter));
+    pipeline.mode = options_.mode;
+    pipeline.submits_plans = options_.prefetch_or_default() != Prefetch::none;
+    if (options_.needs_hash()) pipeline.embed = make_embedder(served);
+    pipeline.stats = &stats;
     pipeline.lookahead = options_.lookahead;
     pipeline.start = PipelineStart::when_plans_are;
 
@@ -195,11 +240,24 @@ class ClassifyCommand final : public Command {
     account.wall_s = std::chrono::duration<double>(Clock::now() - began).count();
     account.store = served.store->stats();
     account.reads = served.checkpoint.experts->read_stats() - reads_before;
+    account.pipeline = stats;
+    account.hit_rates = meter.rates();
     account.accuracy = outputs.results.accuracy();
     account.logits_sha256 = outputs.results.logits_sha256();
     account.min_loads = belady_min_loads(
         observer.log().events(), static_cast<std::uint32_t>(served.checkpoint.expert_count()), served.store->slots());
     return account;
+  }
+
+  /// Where the routers run, plans are judged by them.
+  Result<AnyPredictor> predictor_for(ServedModel& served, InputBatches const& batches, Session const& session,
+                                     Progress& recording, HitRateMeter& meter) {
+    if (options_.needs_hash()) {
+      SIDA_TRY_ASSIGN(LstmHash hash, load_hash(options_.hash, options_.mode, served));
+      if (options_.mode == RunMode::predicted) return AnyPredictor(std::move(hash));
+      return AnyPredictor(JudgedPredictor<LstmHash>(std::move(hash), meter));
+    }
+    return make_predictor(options_.prefetch_or_default(), served, batches, session, recording);
   }
 
   Options options_;

@@ -28,12 +28,35 @@ void add_store(Report& report, StoreStats const& stats, ReadStats const& reads) 
   report.add("failed_loads", stats.failed_loads);
   report.add("planned_events", stats.planned_events);
   report.add("prefetches", stats.prefetches);
-  report.add("prefetches_used", stats.prefetches_used);
-  report.add("prefetches_wasted", stats.prefetches_wasted);
+  report.add("prefetch_used", stats.prefetches_used);
+  report.add("prefetch_wasted", stats.prefetches_wasted);
   report.add("mispredicted_loads", stats.mispredicted_loads);
   report.add("disk_bytes_read", reads.bytes_read);
   report.add("overread_bytes", reads.overread_bytes);
   report.add("stall_s", stall_s(stats));
+}
+
+double seconds(std::uint64_t nanoseconds) { return static_cast<double>(nanoseconds) * 1e-9; }
+
+void add_predictor(Report& report, RunSettings const& settings) {
+  report.add("predictor", settings.predictor);
+  if (settings.mode == RunMode::predicted) {
+    report.add("top_k", settings.hash.top_k);
+    report.add("renormalised", settings.hash.renormalise ? "yes" : "no");
+  } else {
+    report.add("likely", settings.hash.likely);
+  }
+}
+
+void add_hit_rates(Report& report, RunAccount const& account) {
+  if (auto const rate = account.hit_rates.mean_top1()) report.add("hit_rate_top1", *rate);
+  if (auto const rate = account.hit_rates.mean_top3()) report.add("hit_rate_top3", *rate);
+  for (std::size_t layer = 0; layer < account.hit_rates.layers.size(); ++layer) {
+    auto const& rates = account.hit_rates.layers[layer];
+    std::string const suffix = "_layer_" + std::to_string(layer);
+    report.add("hit_rate_top1" + suffix, ratio(rates.top1, rates.tokens));
+    report.add("hit_rate_top3" + suffix, ratio(rates.top3, rates.tokens));
+  }
 }
 
 }  // namespace
@@ -66,9 +89,11 @@ Report make_report(RunAccount const& account, RunSettings const& settings, Serve
   std::uint64_t const slot_bytes = served.store->slot_bytes();
   Report report;
   report.add("model", served.checkpoint.path);
-  report.add("mode", "exact");
+  report.add("mode", to_string(settings.mode));
   report.add("policy", sida::to_string(settings.serve.policy));
   report.add("prefetch", settings.prefetch);
+  if (!settings.predictor.empty()) add_predictor(report, settings);
+  add_hit_rates(report, account);
   report.add("lookahead", settings.lookahead);
   report.add("batch", settings.batch);
   report.add("threads", settings.serve.threads);
@@ -81,6 +106,8 @@ Report make_report(RunAccount const& account, RunSettings const& settings, Serve
   report.add("wall_s", account.wall_s);
   report.add("sequences_per_s", per_second(account.sequences, account.wall_s));
   report.add("tokens_per_s", per_second(account.tokens, account.wall_s));
+  report.add("hash_s", seconds(account.pipeline.predict_ns));
+  report.add("queue_wait_s", seconds(account.pipeline.plan_wait_ns));
   report.add("latency_ms_p50", percentile(account.batch_ms, 0.50));
   report.add("latency_ms_p99", percentile(account.batch_ms, 0.99));
   if (account.accuracy) report.add("accuracy", *account.accuracy);
@@ -121,6 +148,14 @@ std::string make_summary(RunAccount const& account, RunSettings const& settings,
   table.row("expert hits", std::to_string(stats.hits) + " of " + std::to_string(stats.hits + stats.misses) + " (" +
                                format_fixed(100 * ratio(stats.hits, stats.hits + stats.misses), 1) + " %)");
   table.row("peak memory", format_bytes(peak_rss_bytes()));
+  if (settings.mode == RunMode::predicted) {
+    table.row("mode", "predicted: the hash function stands in for the routers, and answers are approximate");
+  }
+  if (auto const rate = account.hit_rates.mean_top1()) {
+    table.row("routing foretold", format_fixed(100 * *rate, 1) + " % by the first guess, " +
+                                      format_fixed(100 * account.hit_rates.mean_top3().value_or(0), 1) +
+                                      " % by the first three");
+  }
   table.row("policy, prefetch", std::string(sida::to_string(settings.serve.policy)) + ", " + settings.prefetch);
   table.row("logits sha256", account.logits_sha256);
   return table.text();

@@ -6,8 +6,11 @@
 #include <vector>
 
 #include "cli/report.hpp"
+#include "cli/run_hash.hpp"
 #include "cli/run_setup.hpp"
 #include "sida/io/file.hpp"
+#include "sida/predict/hit_rate.hpp"
+#include "sida/runtime/pipeline.hpp"
 #include "sida/store/store_stats.hpp"
 
 namespace sida::cli {
@@ -22,13 +25,18 @@ struct RunAccount {
   std::string logits_sha256;
   StoreStats store;
   ReadStats reads;
+  PipelineStats pipeline;
+  HitRates hit_rates;           ///< of plans that name experts per token, in exact mode
   std::uint64_t min_loads = 0;  ///< the least that any schedule could have loaded
 };
 
 /// The settings that a run is reported under.
 struct RunSettings {
   ServeOptions serve;
+  RunMode mode = RunMode::exact;
   std::string prefetch;
+  std::string predictor;  ///< file of the hash function; empty where there is none
+  HashOptions hash;
   std::uint64_t lookahead = 0;
   std::uint64_t batch = 1;
 };

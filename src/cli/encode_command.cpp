@@ -32,6 +32,8 @@ malformed or negative values and unknown options; 130 when interrupted.)";
 
 enum class Pool : std::uint8_t { none, mean };
 
+std::vector<std::pair<std::string, Pool>> const kPools = {{"none", Pool::none}, {"mean", Pool::mean}};
+
 struct Options {
   ServeOptions serve;
   InputOptions input;
@@ -73,7 +75,7 @@ class EncodeCommand final : public Command {
   void add_options(CLI::App& app) override {
     add_serve_options(app, options_.serve);
     add_input_options(app, options_.input);
-    add_choice(app, "--pool", options_.pool, {{"none", Pool::none}, {"mean", Pool::mean}}, "What one row is made of");
+    add_choice(app, "--pool", options_.pool, kPools, "What one row is made of");
     app.add_option("--out", options_.out, "The .npy file to write")->type_name("FILE")->required();
     app.add_flag("--quiet", options_.quiet, "No summary and no progress bar");
   }

@@ -52,8 +52,9 @@ CLI::Option* add_number(CLI::App& app, std::string const& name, std::uint64_t& v
 CLI::Option* add_budget(CLI::App& app, std::string const& name, Budget& value, std::string const& description);
 
 /// `--name WORD`: one of `choices`, each a word and what it stands for. The word of the present value is the default.
-template <class T>
-CLI::Option* add_choice(CLI::App& app, std::string const& name, T& value,
+/// V is T or std::optional<T>.
+template <class V, class T>
+CLI::Option* add_choice(CLI::App& app, std::string const& name, V& value,
                         std::vector<std::pair<std::string, T>> const& choices, std::string const& description);
 
 namespace detail {
@@ -63,8 +64,8 @@ CLI::Option* add_word(CLI::App& app, std::string const& name, std::vector<std::s
                       std::string const& description);
 }  // namespace detail
 
-template <class T>
-CLI::Option* add_choice(CLI::App& app, std::string const& name, T& value,
+template <class V, class T>
+CLI::Option* add_choice(CLI::App& app, std::string const& name, V& value,
                         std::vector<std::pair<std::string, T>> const& choices, std::string const& description) {
   std::vector<std::string> words;
   std::vector<T> values;

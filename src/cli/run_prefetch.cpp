@@ -36,6 +36,7 @@ std::vector<std::pair<std::string, Prefetch>> const& prefetch_words() {
   static std::vector<std::pair<std::string, Prefetch>> const words = {{"none", Prefetch::none},
                                                                       {"oracle", Prefetch::oracle},
                                                                       {"popularity", Prefetch::popularity},
+                                                                      {"hash", Prefetch::hash},
                                                                       {"wrong", Prefetch::wrong}};
   return words;
 }
@@ -70,6 +71,7 @@ Result<AnyPredictor> make_predictor(Prefetch prefetch, ServedModel& served, Inpu
     case Prefetch::none: return AnyPredictor();
     case Prefetch::popularity: return AnyPredictor::make<PopularityPredictor>();
     case Prefetch::wrong: return AnyPredictor(WrongPredictor(config.moe_layers(), config.num_experts));
+    case Prefetch::hash: return Error(Errc::invalid_argument, "the hash function is loaded by itself");
     case Prefetch::oracle: break;
   }
   RoutingRecorder recorder;

@@ -16,7 +16,7 @@
 namespace sida::cli {
 
 /// Who tells the store what to load ahead.
-enum class Prefetch : std::uint8_t { none, oracle, popularity, wrong };
+enum class Prefetch : std::uint8_t { none, oracle, popularity, hash, wrong };
 
 /// Words of --prefetch.
 std::vector<std::pair<std::string, Prefetch>> const& prefetch_words();
@@ -35,9 +35,9 @@ class WrongPredictor {
 };
 static_assert(Predictor<WrongPredictor>);
 
-/// The predictor that was asked for. For the oracle this runs `batches` once, and then empties the store and zeroes its
-/// counters.
-/// @return what the run returns.
+/// A predictor that doesn't read the input, or that has seen it: every one but the hash function. For the oracle this
+/// runs `batches` once, and then empties the store and zeroes its counters.
+/// @return what the run returns; invalid_argument for Prefetch::hash.
 Result<AnyPredictor> make_predictor(Prefetch prefetch, ServedModel& served, InputBatches const& batches,
                                     Session const& session, Progress& progress);
 

@@ -33,6 +33,9 @@ struct ServeOptions {
   CapacityRule capacity = CapacityRule::hf;
   ReadPath read_path = ReadPath::pread;
   CpuIsa isa = best_cpu_isa();
+  // Not options of their own: what the command's mode asks for.
+  SwitchRouting routing = SwitchRouting::router;
+  std::uint64_t experts_per_token = 1;
 
   /// Processors that this process may use.
   static std::uint64_t default_threads() noexcept;
@@ -54,6 +57,9 @@ struct ServedModel {
   std::unique_ptr<ExpertStore> store;
   std::unique_ptr<SwitchEncoder> encoder;
   std::unique_ptr<ThreadPool> pool;
+  InlinePool hash_pool;  ///< the hash-building thread computes on itself
+  ReadPath read_path = ReadPath::pread;
+  CpuIsa isa = best_cpu_isa();
 
   /// @return what the checkpoint, the store (over_budget among others) or the encoder return.
   static Result<std::unique_ptr<ServedModel>> open(ServeOptions const& options);

@@ -87,6 +87,8 @@ Result<OutputFile> write_file(std::string const& path, std::string const& conten
   return file;
 }
 
+std::vector<std::pair<std::string, Dtype>> const kDtypes = {{"bf16", Dtype::bf16}, {"fp32", Dtype::f32}};
+
 class SynthCommand final : public Command {
  public:
   std::string name() const override { return "synth"; }
@@ -124,7 +126,7 @@ void SynthCommand::add_options(CLI::App& app) {
       ->required()
       ->type_name("FILE");
   app.add_option("--out", out_, "folder to write to; made if it isn't there")->required()->type_name("DIR");
-  add_choice<Dtype>(app, "--dtype", dtype_, {{"bf16", Dtype::bf16}, {"fp32", Dtype::f32}}, "element type");
+  add_choice(app, "--dtype", dtype_, kDtypes, "element type");
   add_number(app, "--seed", seed_, {0, std::numeric_limits<std::uint64_t>::max()}, "seed of the weights");
   app.add_option("--tokenizer", tokenizer_path_, "SentencePiece model to put beside the weights")->type_name("FILE");
   add_number(app, "--threads", threads_, {1, 1024}, "threads that make weights; the bytes don't depend on it");
