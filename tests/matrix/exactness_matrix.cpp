@@ -2,7 +2,9 @@
 // thread count.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <random>
 #include <stop_token>
@@ -15,10 +17,13 @@
 
 #include "cli/classify_results.hpp"
 #include "cli/run_batches.hpp"
+#include "cli/run_hash.hpp"
 #include "cli/run_input.hpp"
 #include "cli/run_prefetch.hpp"
 #include "cli/run_setup.hpp"
 #include "sida/core/expert_layout.hpp"
+#include "sida/detail/try.hpp"
+#include "sida/io/safetensors.hpp"
 #include "sida/model/switch_checkpoint.hpp"
 
 namespace sida::cli {
@@ -49,7 +54,7 @@ std::vector<Case> all_cases() {
       for (auto const* budget : {"1 slot", "2 slots", "5%", "20%", "50%", "100%"})
         for (auto const policy :
              {PolicyKind::fifo, PolicyKind::lru, PolicyKind::lfu, PolicyKind::lfru, PolicyKind::next_use})
-          for (auto const prefetch : {Prefetch::none, Prefetch::oracle, Prefetch::wrong})
+          for (auto const prefetch : {Prefetch::none, Prefetch::oracle, Prefetch::hash, Prefetch::wrong})
             for (std::uint64_t const threads : {1U, 2U})
               cases.push_back({packed, path, budget, policy, prefetch, threads});
   return cases;
@@ -83,6 +88,34 @@ class LogitsObserver {
   std::size_t next_ = 0;
 };
 
+/// Tensors of the same names and shapes as another source's, filled with random noise.
+class NoiseTensors final : public TensorSource {
+ public:
+  explicit NoiseTensors(TensorSource const& shapes) : shapes_(shapes) {}
+  std::string const& path() const noexcept override { return shapes_.path(); }
+  std::span<TensorInfo const> tensors() const noexcept override { return shapes_.tensors(); }
+  Status read(std::string_view name, std::uint64_t, std::span<std::byte> dst) const override {
+    std::mt19937 random(static_cast<unsigned>(std::hash<std::string_view>()(name)));
+    std::normal_distribution<float> normal(0.0F, 0.3F);
+    for (std::size_t i = 0; i + sizeof(bf16) <= dst.size(); i += sizeof(bf16)) {
+      bf16 const value = to_bf16(normal(random));
+      std::memcpy(dst.data() + i, &value, sizeof value);
+    }
+    return {};
+  }
+  ReadStats read_stats() const noexcept override { return {}; }
+
+ private:
+  TensorSource const& shapes_;
+};
+
+/// A hash function whose weights are noise: it loads ahead whatever it likes.
+Result<AnyPredictor> make_noise_predictor(ServedModel& served) {
+  SIDA_TRY_ASSIGN(auto const real, open_safetensors(SIDA_REFERENCE_MODEL "/predictor.safetensors", ReadPath::pread));
+  SIDA_TRY_ASSIGN(LstmHash hash, LstmHash::load(NoiseTensors(*real), {}, served.hash_pool, served.memory));
+  return AnyPredictor(std::move(hash));
+}
+
 struct Outcome {
   std::string sha256;
   StoreStats stats;
@@ -109,10 +142,17 @@ Result<Outcome> classify(std::string const& model, Case const& c, std::uint64_t 
 
   InputBatches const batches(input, *served, kBatch);
   Progress progress(false, "", "");
-  SIDA_TRY_ASSIGN(auto predictor, make_predictor(c.prefetch, *served, batches, session, progress));
+  PipelineOptions pipeline;
+  AnyPredictor predictor;
+  if (c.prefetch == Prefetch::hash) {
+    SIDA_TRY_ASSIGN(predictor, make_noise_predictor(*served));
+    pipeline.embed = make_embedder(*served);
+  } else {
+    SIDA_TRY_ASSIGN(predictor, make_predictor(c.prefetch, *served, batches, session, progress));
+  }
   SIDA_TRY_ASSIGN(auto results, ClassifyResults::create("", served->checkpoint.config.num_labels));
   LogitsObserver observer(input, results);
-  SIDA_TRY(run_batches(*served, predictor, batches, observer, {}, session));
+  SIDA_TRY(run_batches(*served, predictor, batches, observer, pipeline, session));
   return Outcome{results.logits_sha256(), served->store->stats()};
 }
 
