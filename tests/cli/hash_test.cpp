@@ -33,6 +33,7 @@ class HashClassify : public ::testing::Test {
 
   std::string model = SIDA_REFERENCE_MODEL;
   testing::TempDir folder;
+  std::string data = folder / "reviews.tsv";
   std::string json = folder / "run.json";
 };
 
@@ -59,7 +60,7 @@ TEST_F(HashClassify, InPredictedModeStandsInForTheRouters) {
   EXPECT_EQ(predicted["mode"], "predicted");
   EXPECT_EQ(predicted["prefetch"], "hash");
   EXPECT_NE(predicted["logits_sha256"], exact["logits_sha256"]);
-  EXPECT_NEAR(predicted["accuracy"], exact["accuracy"].get<double>(), 0.05);
+  EXPECT_NEAR(predicted["accuracy"], exact["accuracy"].get<double>(), 0.1);
   EXPECT_LT(predicted["dense_bytes"], exact["dense_bytes"]) << "routers are not loaded";
   EXPECT_FALSE(predicted.contains("hit_rate_top1")) << "no router said anything";
   EXPECT_EQ(predicted["mispredicted_loads"], 0) << "the plan is what happens";
