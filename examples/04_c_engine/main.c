@@ -77,19 +77,20 @@ static sida_code open_store(engine* e, sida_store** store, sida_message* why) {
 }
 
 /* What a wave lends is what the file holds. */
-static int check_wave(sida_wave const* wave) {
+static sida_code check_wave(sida_wave const* wave, sida_message* why) {
   size_t i, at;
   for (i = 0; i < sida_wave_size(wave); ++i) {
     sida_expert_id const id = sida_wave_expert(wave, i);
     unsigned char const* const data = sida_wave_data(wave, i);
     for (at = 0; at < RECORD_BYTES; ++at) {
       if (data[at] != record_byte(id, at)) {
-        fprintf(stderr, "c_engine: layer %" PRIu32 " expert %" PRIu32 ": byte %zu differs\n", id.layer, id.expert, at);
-        return 0;
+        snprintf(why->text, why->capacity_bytes, "layer %" PRIu32 " expert %" PRIu32 ": byte %zu differs", id.layer,
+                 id.expert, at);
+        return SIDA_CORRUPT;
       }
     }
   }
-  return 1;
+  return SIDA_OK;
 }
 
 /* All layers of one batch, each a demand event that the batch's plan announced. */
@@ -103,7 +104,7 @@ static sida_code run_batch(sida_store* store, uint32_t batch, sida_plan plan, si
     route(batch, position.event, chosen);
     code = sida_wave_acquire(store, chosen, TOP_K, &position, &wave, why);
     if (code != SIDA_OK) return code;
-    if (!check_wave(wave)) code = SIDA_CORRUPT; /* here an engine computes */
+    code = check_wave(wave, why); /* here an engine computes */
     sida_wave_release(wave);
     if (code != SIDA_OK) return code;
   }
@@ -148,7 +149,7 @@ static sida_code run_prefill(sida_store* store, size_t* waves, sida_message* why
     sida_wave* wave;
     code = sida_event_next_wave(event, &wave, why);
     if (code != SIDA_OK || wave == NULL) break;
-    if (!check_wave(wave)) code = SIDA_CORRUPT;
+    code = check_wave(wave, why);
     sida_wave_release(wave);
     ++*waves;
   }
