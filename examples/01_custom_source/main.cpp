@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -69,21 +70,41 @@ sida::Result<std::vector<float>> run(StackedHeader const& header, Pass const& pa
   return x;
 }
 
-sida::Result<std::vector<float>> run_resident(StackedSource const& source, Pass& pass) {
+/// All records, [layers, experts] of `slot` bytes. Read from the first byte of the file to the last, without what the
+/// source does, so that one checks the other.
+sida::Result<sida::Buffer> load_all(std::string const& path, StackedSource const& source, std::size_t slot) {
+  static sida::HostMemory memory;  // outlives the buffer
+  StackedHeader const& header = source.header();
+  sida::ExpertLayout const& layout = source.layout();
+  auto all = sida::Buffer::allocate(memory, slot * header.layers * header.experts, sida::kRecordAlignment);
+  if (!all) return all;
+  std::ifstream file(path, std::ios::binary);
+  file.seekg(sizeof(StackedHeader));
+  for (std::uint32_t layer = 0; layer < header.layers; ++layer) {
+    for (std::size_t const place : {layout.gate, layout.in, layout.out}) {
+      for (std::uint32_t expert = 0; expert < header.experts; ++expert) {
+        std::byte* const record = all->bytes().data() + slot * (layer * header.experts + expert);
+        file.read(reinterpret_cast<char*>(record + place), static_cast<std::streamsize>(layout.matrix_bytes()));
+      }
+    }
+  }
+  if (!file) return sida::Error(sida::Errc::io, path + ": could not be read");
+  return all;
+}
+
+sida::Result<std::vector<float>> run_resident(std::string const& path, StackedSource const& source, Pass& pass) {
   sida::HostMemory memory;
   sida::InlinePool pool;
   StackedHeader const& header = source.header();
   std::size_t const slot = sida::slot_bytes_for(source.layout().size_bytes);
-  auto all = sida::Buffer::allocate(memory, slot * header.experts, sida::kRecordAlignment);
-  auto workspace = sida::Buffer::allocate(memory, sida::moe_workspace_bytes(pass.shape(header, 0), kTokens));
+  auto all = load_all(path, source, slot);
   if (!all) return all.error();
+  auto workspace = sida::Buffer::allocate(memory, sida::moe_workspace_bytes(pass.shape(header, 0), kTokens));
   if (!workspace) return workspace.error();
-  return run(header, pass, [&](std::uint32_t layer, auto x, auto y) -> sida::Status {
+  return run(header, pass, [&](std::uint32_t layer, auto x, auto y) {
     std::vector<std::byte const*> records;
     for (std::uint32_t expert = 0; expert < header.experts; ++expert) {
-      auto const record = all->bytes().subspan(expert * slot, slot);
-      if (auto status = source.read({layer, expert}, record); !status) return status;
-      records.push_back(record.data());
+      records.push_back(all->bytes().data() + slot * (layer * header.experts + expert));
     }
     return sida::moe_over_arrays(pass.shape(header, layer), sida::Dtype::bf16, sida::best_cpu_isa(), records, x,
                                  pass.routings[layer].view(), y, {.pool = pool, .workspace = workspace->bytes()});
@@ -114,7 +135,7 @@ sida::Status serve(std::string const& path) {
   StackedHeader const& header = (*source)->header();
   auto pass = make_pass(header);
   if (!pass) return pass.status();
-  auto const expected = run_resident(**source, *pass);
+  auto const expected = run_resident(path, **source, *pass);
   if (!expected) return expected.status();
   std::uint32_t const all = header.layers * header.experts;
   for (std::uint32_t const slots : {all, std::max(all / 3, 1U), 1U}) {
