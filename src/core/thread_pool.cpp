@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -54,7 +55,11 @@ struct WorkerPool::Impl {
 };
 
 WorkerPool::WorkerPool(std::size_t threads) : impl_(std::make_unique<Impl>()) {
-  for (std::size_t i = 1; i < threads; ++i) impl_->workers.emplace_back([this] { impl_->work_loop(); });
+  try {
+    for (std::size_t i = 1; i < threads; ++i) impl_->workers.emplace_back([this] { impl_->work_loop(); });
+  } catch (std::system_error const&) {
+    // Those that started are the pool: the caller's thread alone would do.
+  }
 }
 
 WorkerPool::~WorkerPool() {

@@ -3,6 +3,7 @@
 #include <exception>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -32,7 +33,14 @@ class HostTier final : public FastTier {
     SIDA_TRY_ASSIGN(arena_, Buffer::allocate(memory_, slots * slot_bytes, kRecordAlignment));
     slot_bytes_ = slot_bytes;
     listener_ = &listener;
-    for (unsigned i = 0; i < io_threads_; ++i) threads_.emplace_back([this] { read_loop(); });
+    try {
+      for (unsigned i = 0; i < io_threads_; ++i) threads_.emplace_back([this] { read_loop(); });
+    } catch (std::system_error const& error) {
+      std::string const started = std::to_string(threads_.size());
+      close();
+      return Error(Errc::out_of_memory, "cannot start a thread to read experts: " + started + " of " +
+                                            std::to_string(io_threads_) + " started: " + error.what());
+    }
     return {};
   }
 

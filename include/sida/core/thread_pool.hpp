@@ -43,8 +43,8 @@ class SIDA_API InlinePool final : public ThreadPool {
   void run(std::size_t tasks, TaskRef task) override;
 };
 
-/// A pool of its own: `threads` - 1 workers beside the calling thread. `run` may be called from several
-/// threads; the calls take turns.
+/// A pool of its own: `threads` - 1 workers beside the calling thread, or as many as the system gives, which
+/// `concurrency` tells. `run` may be called from several threads; the calls take turns.
 class SIDA_API WorkerPool final : public ThreadPool {
  public:
   explicit WorkerPool(std::size_t threads);

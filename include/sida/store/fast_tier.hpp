@@ -46,7 +46,7 @@ class SIDA_API FastTier {
   virtual Tier space() const noexcept = 0;
 
   /// Called once, before all others: makes room for `slots` slots of `slot_bytes` (a multiple of 4 KiB) and
-  /// remembers whom to tell. @return out_of_memory with the bytes asked for.
+  /// remembers whom to tell. @return out_of_memory with the bytes asked for, or when the system gives no thread.
   virtual Status open(std::uint32_t slots, std::size_t slot_bytes, FillListener& listener) = 0;
 
   /// The slot's bytes; fixed over the life of the tier. In the tier's space: a host program may read them only when
