@@ -205,6 +205,37 @@ TEST_F(CStore, CancelWakesWhoWaits) {
   EXPECT_EQ(static_cast<unsigned char const*>(sida_wave_data(wave, 1))[0], 1);  // still valid
 }
 
+TEST_F(CStore, RepeatsAFailedWaveOfAnEvent) {
+  open();
+  std::array<sida_expert_id, 3> const wanted{{{1, 0}, {1, 1}, {1, 2}}};
+  sida_event* event = nullptr;
+  ASSERT_EQ(sida_event_begin(store, wanted.data(), 3, nullptr, &event, &why), SIDA_OK) << text;
+  engine.fail = 1;
+  EXPECT_EQ(sida_event_next_wave(event, &wave, &why), SIDA_IO);
+  EXPECT_EQ(wave, nullptr);
+  EXPECT_THAT(text, HasSubstr("bad sector"));
+  ASSERT_EQ(sida_event_next_wave(event, &wave, &why), SIDA_OK) << text;
+  ASSERT_EQ(sida_wave_size(wave), 2U);
+  EXPECT_EQ(sida_wave_expert(wave, 0).expert, 0U);
+  sida_wave* second = nullptr;
+  EXPECT_EQ(sida_event_next_wave(event, &second, &why), SIDA_WOULD_DEADLOCK);
+  release();
+  sida_store_cancel(store);
+  EXPECT_EQ(sida_event_next_wave(event, &wave, &why), SIDA_CANCELLED);
+  sida_event_end(event);
+}
+
+TEST_F(CStore, BeginsNoEventOfUnknownOrRepeatedExperts) {
+  open();
+  sida_event* event = reinterpret_cast<sida_event*>(this);
+  sida_expert_id const unknown{2, 0};
+  EXPECT_EQ(sida_event_begin(store, &unknown, 1, nullptr, &event, &why), SIDA_INVALID_ARGUMENT);
+  EXPECT_EQ(event, nullptr);
+  sida_expert_id const twice[] = {{0, 1}, {0, 1}};
+  EXPECT_EQ(sida_event_begin(store, twice, 2, nullptr, &event, &why), SIDA_INVALID_ARGUMENT);
+  EXPECT_EQ(event, nullptr);
+}
+
 TEST_F(CStore, ResetEmptiesIt) {
   open();
   ASSERT_EQ(acquire({0, 0}), SIDA_OK) << text;
@@ -255,6 +286,8 @@ TEST_F(CStore, RefusesOptionsAndSourcesThatMakeNoSense) {
   EXPECT_EQ(open_fails(), SIDA_INVALID_ARGUMENT);
   source.layers = 2;
   record_bytes[1] = 0;
+  EXPECT_EQ(open_fails(), SIDA_INVALID_ARGUMENT);
+  record_bytes[1] = UINT64_MAX;
   EXPECT_EQ(open_fails(), SIDA_INVALID_ARGUMENT);
 }
 
