@@ -1,10 +1,13 @@
 #pragma once
 
+#include <chrono>
 #include <csignal>
 #include <fcntl.h>
+#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 #include <vector>
@@ -51,6 +54,20 @@ class Program {
   }
 
   void send(int signal) const { ::kill(pid_, signal); }
+
+  /// Waits until the program has a handler for `signal`: start-up is slow under a sanitizer.
+  bool wait_for_handler(int signal) const {
+    auto const deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (std::chrono::steady_clock::now() < deadline) {
+      std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
+      for (std::string line; std::getline(status, line);) {
+        if (line.starts_with("SigCgt:") && (std::stoull(line.substr(7), nullptr, 16) >> (signal - 1) & 1) != 0)
+          return true;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return false;
+  }
 
   Outcome wait() {
     int status = 0;
