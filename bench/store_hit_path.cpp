@@ -2,7 +2,6 @@
 // the plans that tell a store what comes.
 #include <cstdint>
 #include <memory>
-#include <numeric>
 #include <vector>
 
 #include <benchmark/benchmark.h>

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 
 #include "kernels/cpu/gemm_nt.hpp"
@@ -53,6 +54,11 @@ std::optional<CpuIsa> parse_cpu_isa(std::string_view name) noexcept {
 std::span<CpuIsa const> runnable_cpu_isas() noexcept {
   static bool const avx2 = runs_avx2();
   return std::span(kIsas).first(avx2 ? 2 : 1);
+}
+
+bool is_runnable(CpuIsa isa) noexcept {
+  auto const isas = runnable_cpu_isas();
+  return std::find(isas.begin(), isas.end(), isa) != isas.end();
 }
 
 CpuIsa best_cpu_isa() noexcept { return runnable_cpu_isas().back(); }

@@ -253,7 +253,7 @@ class ClassifyCommand final : public Command {
   Result<AnyPredictor> predictor_for(ServedModel& served, InputBatches const& batches, Session const& session,
                                      Progress& recording, HitRateMeter& meter) {
     if (options_.needs_hash()) {
-      SIDA_TRY_ASSIGN(LstmHash hash, load_hash(options_.hash, options_.mode, served));
+      SIDA_TRY_ASSIGN(LstmHash hash, load_hash(options_.hash, options_.mode, options_.serve, served));
       if (options_.mode == RunMode::predicted) return AnyPredictor(std::move(hash));
       return AnyPredictor(JudgedPredictor<LstmHash>(std::move(hash), meter));
     }

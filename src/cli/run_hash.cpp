@@ -20,8 +20,7 @@ constexpr std::int64_t kJudgedGuesses = 3;  // top-1 and top-3 hit rates are rep
 std::vector<std::pair<std::string, SparsemaxRule>> const kSparsemaxRules = {{"exact", SparsemaxRule::exact},
                                                                             {"released", SparsemaxRule::released}};
 
-/// In percent, from 0 to 100, as `likely` is written.
-constexpr std::uint64_t kPercent = 100;
+constexpr std::uint64_t kPercent = 100;  // --likely is written in percent
 
 Status check_model(LstmHash const& hash, std::string const& path, SwitchCheckpoint const& checkpoint) {
   SwitchConfig const& config = checkpoint.config;
@@ -72,19 +71,19 @@ std::string predictor_path(HashOptions const& options, std::string const& model_
   return (std::filesystem::path(model_path) / "predictor.safetensors").string();
 }
 
-Result<LstmHash> load_hash(HashOptions const& options, RunMode mode, ServedModel& served) {
+Result<LstmHash> load_hash(HashOptions const& options, RunMode mode, ServeOptions const& serve, ServedModel& served) {
   std::string const& model = served.checkpoint.path;
   std::error_code ignored;
   if (options.predictor.empty() && !std::filesystem::is_directory(model, ignored)) {
     return Error(Errc::not_found, model + ": a container holds no hash function; give one by --predictor FILE");
   }
   std::string const path = predictor_path(options, model);
-  SIDA_TRY_ASSIGN(auto const tensors, open_safetensors(path, served.read_path));
+  SIDA_TRY_ASSIGN(auto const tensors, open_safetensors(path, serve.read_path));
   LstmHashOptions hash_options;
   hash_options.top_k = static_cast<std::int64_t>(options.top_k);
   hash_options.renormalise = options.renormalise;
   hash_options.sparsemax = options.sparsemax;
-  hash_options.isa = served.isa;
+  hash_options.isa = serve.isa;
   if (mode == RunMode::exact) {
     hash_options.top_k = std::min<std::int64_t>(kJudgedGuesses, served.checkpoint.config.num_experts);
     hash_options.renormalise = false;

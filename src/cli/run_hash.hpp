@@ -41,7 +41,7 @@ std::string predictor_path(HashOptions const& options, std::string const& model_
 /// The hash function of `served`'s model. In predicted mode its plans name top-k experts per token and load those
 /// ahead; in exact mode they name three, to be judged by, and load ahead what some token likely takes.
 /// @return not_found, corrupt, … as LstmHash::load; invalid_argument, naming both, when it belongs to another model.
-Result<LstmHash> load_hash(HashOptions const& options, RunMode mode, ServedModel& served);
+Result<LstmHash> load_hash(HashOptions const& options, RunMode mode, ServeOptions const& serve, ServedModel& served);
 
 /// Looks up what the hash function reads, for PipelineOptions::embed. `served` must outlive it.
 std::function<Result<Matrix<float const>>(TokenBatch const&)> make_embedder(ServedModel const& served);

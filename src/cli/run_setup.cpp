@@ -86,8 +86,6 @@ Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& optio
                   ExpertStore::open(*checkpoint.experts, make_host_tier(checkpoint.experts, served->memory, kIoThreads),
                                     store_options));
 
-  served->read_path = options.read_path;
-  served->isa = options.isa;
   SwitchOptions switch_options;
   switch_options.routing = options.routing;
   switch_options.experts_per_token = static_cast<std::int64_t>(options.experts_per_token);

@@ -58,8 +58,6 @@ struct ServedModel {
   std::unique_ptr<SwitchEncoder> encoder;
   std::unique_ptr<ThreadPool> pool;
   InlinePool hash_pool;  ///< the hash-building thread computes on itself
-  ReadPath read_path = ReadPath::pread;
-  CpuIsa isa = best_cpu_isa();
 
   /// @return what the checkpoint, the store (over_budget among others) or the encoder return.
   static Result<std::unique_ptr<ServedModel>> open(ServeOptions const& options);

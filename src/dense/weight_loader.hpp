@@ -7,15 +7,16 @@
 #include <vector>
 
 #include "dense/linear.hpp"
-
+#include "sida/core/memory.hpp"
 #include "sida/core/result.hpp"
 #include "sida/core/workspace.hpp"
+#include "sida/detail/try.hpp"
 #include "sida/io/tensor_source.hpp"
 
 namespace sida::inline v0::dense {
 
-/// Reads tensors into one block of memory. Whoever loads walks over all of its tensors in one order, twice: first to
-/// count bytes, then to read. Tensors were checked before: shape and type. A null tensor is one that there isn't.
+/// Reads tensors into one block of memory, see `load_weights`. Tensors were checked before: shape and type. A null
+/// tensor is one that there isn't.
 class WeightLoader {
  public:
   /// Counts: `used_bytes` afterwards is what the block must hold.
@@ -35,11 +36,12 @@ class WeightLoader {
     if (tensor == nullptr || !status_) return;
     float* const data = place_.take<float>(tensor->shape[0]);
     weight = data;
-    if (reads_) read_floats(*tensor, {data, static_cast<std::size_t>(tensor->shape[0])});
+    floats(*tensor, {data, static_cast<std::size_t>(tensor->shape[0])});
   }
 
-  void read_floats(TensorInfo const& tensor, std::span<float> out) {
-    if (!status_) return;
+  /// Widened into a place of the caller's own, for what is kept in another form.
+  void floats(TensorInfo const& tensor, std::span<float> out) {
+    if (!reads_ || !status_) return;
     staging_.resize(static_cast<std::size_t>(tensor.size_bytes));
     status_ = source_.read(tensor.name, 0, staging_);
     if (status_) widen(*tensor.dtype(), staging_.data(), out);
@@ -55,5 +57,18 @@ class WeightLoader {
   std::vector<std::byte> staging_;
   Status status_;
 };
+
+/// Walks over all tensors in one order, twice: `walk(loader)` counts bytes first, and then reads into one block.
+/// @return the block, which the weights point into; io, corrupt, out_of_memory.
+template <class Walk>
+Result<Buffer> load_weights(TensorSource const& source, MemoryResource& memory, Walk const& walk) {
+  WeightLoader counter(source);
+  walk(counter);
+  SIDA_TRY_ASSIGN(Buffer arena, Buffer::allocate(memory, counter.used_bytes(), Workspace::kAlignment));
+  WeightLoader loader(source, arena.bytes());
+  walk(loader);
+  SIDA_TRY(loader.take_status());
+  return arena;
+}
 
 }  // namespace sida::inline v0::dense

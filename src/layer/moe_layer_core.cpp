@@ -117,8 +117,7 @@ Status check_ids(MoeStep const& step) {
 Status check(MoeStep const& step) {
   MoeShape const& shape = step.shape;
   SIDA_TRY(can_implement(shape, step.dtype));
-  auto const isas = runnable_cpu_isas();
-  if (std::find(isas.begin(), isas.end(), step.isa) == isas.end()) {
+  if (!is_runnable(step.isa)) {
     return {Errc::unsupported, "MoE layer: this processor does not run " + std::string(to_string(step.isa))};
   }
   std::int64_t const tokens = step.x.rows;

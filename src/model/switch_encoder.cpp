@@ -61,6 +61,8 @@ struct SwitchEncoder::Impl {
 
   Status check_options(SwitchCheckpoint const& checkpoint) const;
   Result<StateImpl*> at(State& state, Turn turn, std::uint32_t layer, std::string_view step) const;
+  /// ids: checked before.
+  void look_up(std::span<std::int32_t const> ids, Matrix<float> out) const;
   Status run_blocks(StateImpl& state, ThreadPool& pool, std::uint32_t last) const;
   Status run_attention(StateImpl& state, ThreadPool& pool, SwitchBlockWeights const& block) const;
   void run_dense_ffn(StateImpl& state, ThreadPool& pool, SwitchBlockWeights const& block) const;
@@ -75,8 +77,7 @@ Status SwitchEncoder::Impl::check_options(SwitchCheckpoint const& checkpoint) co
     return {Errc::invalid_argument,
             "a Switch router chooses 1 expert per token, not " + std::to_string(options.experts_per_token)};
   }
-  auto const isas = runnable_cpu_isas();
-  if (std::ranges::find(isas, options.isa) == isas.end()) {
+  if (!is_runnable(options.isa)) {
     return {Errc::invalid_argument, "this processor does not run " + std::string(to_string(options.isa)) + " code"};
   }
   if (store->space() != Tier::host) return {Errc::invalid_argument, "the store's experts are not in host memory"};
@@ -110,6 +111,12 @@ Result<SwitchEncoder::State::Impl*> SwitchEncoder::Impl::at(State& state, Turn t
   bool const names_layer = step != "finish";
   return Error(Errc::invalid_argument,
                what + (names_layer ? " of MoE layer " + std::to_string(layer) : "") + " out of turn: next is " + next);
+}
+
+void SwitchEncoder::Impl::look_up(std::span<std::int32_t const> ids, Matrix<float> out) const {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    model_detail::widen_row(weights.embedding, ids[i], out.row(static_cast<std::int64_t>(i)));
+  }
 }
 
 /// hidden += attention(norm(hidden))
@@ -206,13 +213,12 @@ Status SwitchEncoder::embed(std::span<std::int32_t const> ids, Matrix<float> out
     return {Errc::invalid_argument, "Switch encoder: embeddings of " + std::to_string(ids.size()) + " ids into [" +
                                         std::to_string(out.rows) + ", " + std::to_string(out.cols) + "]"};
   }
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] < 0 || ids[i] >= config.vocab_size) {
-      return {Errc::invalid_argument, "Switch encoder: id " + std::to_string(ids[i]) + " of a vocabulary of " +
-                                          std::to_string(config.vocab_size)};
-    }
-    model_detail::widen_row(impl_->weights.embedding, ids[i], out.row(static_cast<std::int64_t>(i)));
+  for (std::int32_t const id : ids) {
+    if (id >= 0 && id < config.vocab_size) continue;
+    return {Errc::invalid_argument,
+            "Switch encoder: id " + std::to_string(id) + " of a vocabulary of " + std::to_string(config.vocab_size)};
   }
+  impl_->look_up(ids, out);
   return {};
 }
 
@@ -230,7 +236,7 @@ Status SwitchEncoder::begin(TokenBatch const& batch, State& state) const {
   std::size_t const moe_bytes =
       impl_->with_moe_layer(0, [&](auto const& moe) { return moe.workspace_bytes(next.tokens); });
   SIDA_TRY(next.reserve(impl_->config, impl_->options.experts_per_token, moe_bytes, *impl_->memory));
-  SIDA_TRY(embed(batch.ids, next.hidden));
+  impl_->look_up(batch.ids, next.hidden);
   next.owner = impl_.get();
   next.layer = 0;
   next.block = 0;

@@ -6,7 +6,6 @@
 #include <span>
 
 #include "dense/linear.hpp"
-
 #include "model/switch_weights.hpp"
 #include "sida/core/matrix.hpp"
 #include "sida/core/thread_pool.hpp"

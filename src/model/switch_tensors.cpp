@@ -4,7 +4,6 @@
 #include <string_view>
 
 #include "dense/tensor_finder.hpp"
-
 #include "sida/detail/try.hpp"
 
 namespace sida::inline v0::model_detail {

@@ -2,14 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <span>
 #include <string>
 #include <utility>
 
 #include "dense/weight_loader.hpp"
-
-#include "sida/core/workspace.hpp"
 #include "sida/detail/try.hpp"
 
 namespace sida::inline v0::model_detail {
@@ -72,15 +69,12 @@ std::int64_t relative_position_bucket(std::int64_t distance, std::int64_t bucket
 Result<SwitchWeights> load_switch_weights(SwitchConfig const& config, SwitchTensors const& tensors,
                                           TensorSource const& source, MemoryResource& memory) {
   SwitchWeights weights;
-  dense::WeightLoader counter(source);
-  load_all(counter, tensors, weights);
-  SIDA_TRY_ASSIGN(weights.arena, Buffer::allocate(memory, counter.used_bytes(), Workspace::kAlignment));
-
-  dense::WeightLoader loader(source, weights.arena.bytes());
-  load_all(loader, tensors, weights);
   std::vector<float> bias(static_cast<std::size_t>(config.relative_attention_num_buckets * config.num_heads));
-  loader.read_floats(*tensors.position_bias, bias);
-  SIDA_TRY(loader.take_status());
+  auto const walk = [&](dense::WeightLoader& loader) {
+    load_all(loader, tensors, weights);
+    loader.floats(*tensors.position_bias, bias);
+  };
+  SIDA_TRY_ASSIGN(weights.arena, dense::load_weights(source, memory, walk));
   weights.position_bias = spread_position_bias(config, bias);
   return weights;
 }

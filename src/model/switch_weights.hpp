@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "dense/linear.hpp"
-
 #include "model/switch_tensors.hpp"
 #include "sida/core/memory.hpp"
 #include "sida/core/result.hpp"

@@ -47,8 +47,9 @@ void HitRateMeter::observed(std::uint64_t batch, std::uint32_t layer, Matrix<std
       auto const first = guesses.layers[layer].begin() + token * guesses.k;
       auto const rank = std::find(first, first + guesses.k, chosen) - first;
       ++rates.tokens;
-      if (rank < guesses.k && rank < 1) ++rates.top1;
-      if (rank < guesses.k && rank < 3) ++rates.top3;
+      if (rank == guesses.k) continue;  // not guessed
+      if (rank < 1) ++rates.top1;
+      if (rank < 3) ++rates.top3;
     }
   }
   if (layer + std::size_t{1} >= guesses.layers.size()) pending_.erase(found);

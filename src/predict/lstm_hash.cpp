@@ -129,6 +129,7 @@ ActivationPlan::Layer LstmHash::Impl::plan_layer(std::uint32_t layer, Matrix<flo
       auto const alpha = static_cast<float>(static_cast<double>(probabilities[top[r]]) / sum);
       planned.alphas[static_cast<std::size_t>(t) * k + r] = to_fp16(alpha);
     }
+    if (options.set == PlannedSet::chosen) continue;
     for (std::size_t e = 0; e < experts; ++e) unused[e] *= 1 - static_cast<double>(probabilities[e]);
   }
   if (options.set == PlannedSet::chosen) {
@@ -148,19 +149,18 @@ LstmHash& LstmHash::operator=(LstmHash&&) noexcept = default;
 
 Result<LstmHash> LstmHash::load(TensorSource const& source, LstmHashOptions const& options, ThreadPool& pool,
                                 MemoryResource& memory) {
+  if (!(options.likely >= 0 && options.likely <= 1)) {
+    return Error(Errc::invalid_argument, "a probability of " + std::to_string(options.likely));
+  }
+  if (!is_runnable(options.isa)) {
+    return Error(Errc::invalid_argument,
+                 "this processor does not run " + std::string(to_string(options.isa)) + " code");
+  }
   auto impl = std::make_unique<Impl>();
   SIDA_TRY_ASSIGN(impl->weights, predict_detail::load_lstm_hash_weights(source, memory));
   if (options.top_k < 1 || options.top_k > impl->weights.experts()) {
     return Error(Errc::invalid_argument, source.path() + ": top-" + std::to_string(options.top_k) + " of " +
                                              std::to_string(impl->weights.experts()) + " experts");
-  }
-  if (!(options.likely >= 0 && options.likely <= 1)) {
-    return Error(Errc::invalid_argument, "a probability of " + std::to_string(options.likely));
-  }
-  auto const isas = runnable_cpu_isas();
-  if (std::ranges::find(isas, options.isa) == isas.end()) {
-    return Error(Errc::invalid_argument,
-                 "this processor does not run " + std::string(to_string(options.isa)) + " code");
   }
   impl->options = options;
   impl->pool = &pool;

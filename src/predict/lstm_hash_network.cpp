@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "sida/core/workspace.hpp"
 #include "sida/detail/try.hpp"
@@ -37,10 +38,8 @@ void LstmHashPass::carve(Workspace place, std::int64_t tokens) {
   mixed_ = matrix(hidden);
   logits_.clear();
   for (std::size_t i = 0; i < weights_.heads.size(); ++i) logits_.push_back(matrix(weights_.experts()));
-  auto const sequences = static_cast<std::int64_t>(sequences_.size());
-  std::int64_t const longest = sequences_.empty() ? 0 : sequences_.front().length;
-  std::int64_t const recurrence = dense::ceil_div(sequences, lanes_) * 6 * hidden;
-  std::int64_t const attention = (kAttentionRows + 1) * longest;
+  std::int64_t const recurrence = (groups_.empty() ? 0 : std::ssize(groups_.front())) * 6 * hidden;
+  std::int64_t const attention = (kAttentionRows + 1) * longest_;
   lane_scratch_.clear();
   for (std::int64_t i = 0; i < lanes_; ++i) {
     lane_scratch_.push_back(place.take<float>(std::max(recurrence, attention)));
@@ -48,14 +47,23 @@ void LstmHashPass::carve(Workspace place, std::int64_t tokens) {
   used_bytes_ = place.used_bytes();
 }
 
+/// Group i takes sequences i, i + lanes, …, longest first, so that groups end at about the same time.
+void LstmHashPass::share_out(std::span<Sequence const> sequences) {
+  std::vector<Sequence> ordered(sequences.begin(), sequences.end());
+  std::erase_if(ordered, [](Sequence const& sequence) { return sequence.length == 0; });
+  std::ranges::stable_sort(ordered, std::greater<>(), &Sequence::length);
+  longest_ = ordered.empty() ? 0 : ordered.front().length;
+  groups_.resize(std::min(ordered.size(), static_cast<std::size_t>(lanes_)));
+  for (std::size_t i = 0; i < ordered.size(); ++i) groups_[i % groups_.size()].push_back(ordered[i]);
+}
+
 Status LstmHashPass::run(std::span<Matrix<float const> const> embeddings, std::span<Sequence const> sequences,
                          MemoryResource& memory) {
-  sequences_.assign(sequences.begin(), sequences.end());
-  std::erase_if(sequences_, [](Sequence const& sequence) { return sequence.length == 0; });
-  std::ranges::stable_sort(sequences_, std::greater<>(), &Sequence::length);
   std::int64_t tokens = 0;
   for (auto const& part : embeddings) tokens += part.rows;
-  lanes_ = static_cast<std::int64_t>(pool_.concurrency());
+  lanes_ =
+      std::clamp<std::int64_t>(static_cast<std::int64_t>(pool_.concurrency()), 1, std::max<std::int64_t>(tokens, 1));
+  share_out(sequences);
   carve(Workspace(), tokens);
   SIDA_TRY_ASSIGN(buffer_, Buffer::allocate(memory, std::max<std::size_t>(used_bytes_, 1), Workspace::kAlignment));
   carve(Workspace(buffer_.bytes()), tokens);
@@ -95,15 +103,8 @@ void LstmHashPass::lstm_layer(LstmLayerWeights const& layer, Matrix<float const>
     add_bias(layer.input_bias, block);
     add_bias(layer.recurrent_bias, block);
   });
-  // Lane i takes sequences i, i + lanes, …, which are longest first, so that lanes end at about the same time.
-  auto const task = [&](std::size_t lane) {
-    std::vector<Sequence> group;
-    for (std::size_t i = lane; i < sequences_.size(); i += static_cast<std::size_t>(lanes_)) {
-      group.push_back(sequences_[i]);
-    }
-    recur(layer, group, h, lane_scratch_[lane]);
-  };
-  pool_.run(static_cast<std::size_t>(std::min<std::int64_t>(lanes_, std::ssize(sequences_))), task);
+  auto const task = [&](std::size_t lane) { recur(layer, groups_[lane], h, lane_scratch_[lane]); };
+  pool_.run(groups_.size(), task);
 }
 
 /// Sequences of `group` (longest first) step together, so that one pass over the weights serves them all.
@@ -146,9 +147,11 @@ void LstmHashPass::attend() {
     std::int64_t first, count;
   };
   std::vector<Rows> blocks;
-  for (Sequence const& sequence : sequences_) {
-    for (std::int64_t row = 0; row < sequence.length; row += kAttentionRows) {
-      blocks.push_back({&sequence, row, std::min(kAttentionRows, sequence.length - row)});
+  for (auto const& group : groups_) {
+    for (Sequence const& sequence : group) {
+      for (std::int64_t row = 0; row < sequence.length; row += kAttentionRows) {
+        blocks.push_back({&sequence, row, std::min(kAttentionRows, sequence.length - row)});
+      }
     }
   }
   auto const task = [&](std::size_t lane) {

@@ -34,6 +34,7 @@ class LstmHashPass {
   Matrix<float const> logits(std::size_t layer) const noexcept { return logits_[layer]; }
 
  private:
+  void share_out(std::span<Sequence const> sequences);
   void compress(std::span<Matrix<float const> const> embeddings);
   void lstm_layer(LstmLayerWeights const& layer, Matrix<float const> x, Matrix<float> h);
   void recur(LstmLayerWeights const& layer, std::span<Sequence const> group, Matrix<float> h, float* scratch) const;
@@ -46,8 +47,9 @@ class LstmHashPass {
   SparsemaxRule rule_;
   CpuIsa isa_;
   ThreadPool& pool_;
-  std::vector<Sequence> sequences_;  // longest first
-  std::int64_t lanes_ = 1;           // groups of sequences that recur side by side, and attention's
+  std::int64_t lanes_ = 1;                     // tasks side by side, of the recurrence and of attention
+  std::vector<std::vector<Sequence>> groups_;  // [at most lanes], longest first; each recurs together
+  std::int64_t longest_ = 0;                   // tokens of the longest sequence
 
   Buffer buffer_;
   std::size_t used_bytes_ = 0;

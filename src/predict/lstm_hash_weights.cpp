@@ -9,7 +9,6 @@
 
 #include "dense/tensor_finder.hpp"
 #include "dense/weight_loader.hpp"
-
 #include "sida/detail/try.hpp"
 #include "sida/route/routing.hpp"
 
@@ -130,12 +129,8 @@ void load_all(dense::WeightLoader& loader, LstmHashTensors const& from, LstmHash
 Result<LstmHashWeights> load_lstm_hash_weights(TensorSource const& source, MemoryResource& memory) {
   SIDA_TRY_ASSIGN(auto const tensors, find_tensors(source));
   LstmHashWeights weights;
-  dense::WeightLoader counter(source);
-  load_all(counter, tensors, weights);
-  SIDA_TRY_ASSIGN(weights.arena, Buffer::allocate(memory, counter.used_bytes(), Workspace::kAlignment));
-  dense::WeightLoader loader(source, weights.arena.bytes());
-  load_all(loader, tensors, weights);
-  SIDA_TRY(loader.take_status());
+  auto const walk = [&](dense::WeightLoader& loader) { load_all(loader, tensors, weights); };
+  SIDA_TRY_ASSIGN(weights.arena, dense::load_weights(source, memory, walk));
   return weights;
 }
 

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "dense/linear.hpp"
-
 #include "sida/core/memory.hpp"
 #include "sida/core/result.hpp"
 #include "sida/io/tensor_source.hpp"

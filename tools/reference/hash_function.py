@@ -7,13 +7,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 
-def sparsemax(scores: torch.Tensor) -> torch.Tensor:
-    """Projects each row onto the probability simplex (Martins and Astudillo, 2016), exactly."""
+def sparsemax(scores: torch.Tensor, subtracted: int = 1) -> torch.Tensor:
+    """Projects each row onto the probability simplex (Martins and Astudillo, 2016), exactly; with 1 subtracted."""
     ordered = scores.sort(-1, descending=True).values
     cumulated = ordered.cumsum(-1)
     rank = torch.arange(1, scores.shape[-1] + 1, dtype=scores.dtype)
     support = (1 + rank * ordered > cumulated).sum(-1, keepdim=True)
-    threshold = (cumulated.gather(-1, support - 1) - 1) / support
+    threshold = (cumulated.gather(-1, support - 1) - subtracted) / support
     return (scores - threshold).clamp(min=0)
 
 

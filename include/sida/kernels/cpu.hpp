@@ -20,6 +20,7 @@ SIDA_API std::optional<CpuIsa> parse_cpu_isa(std::string_view name) noexcept;
 SIDA_API CpuIsa best_cpu_isa() noexcept;
 /// Those that this processor runs, the portable one first.
 SIDA_API std::span<CpuIsa const> runnable_cpu_isas() noexcept;
+SIDA_API bool is_runnable(CpuIsa isa) noexcept;
 
 /// y = x W^T for one block of outputs: y[i, j] = sum over c of x[i, c] * w[j, c].
 /// x: [m, k] float, w: [n, k] of type `w_dtype`, y: [m, n] float; strides in elements.

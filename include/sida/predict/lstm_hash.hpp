@@ -68,7 +68,7 @@ class SIDA_API LstmHash {
 
   /// @return invalid_argument when `embeddings` are not [tokens, d_model]; out_of_memory.
   Result<ActivationPlan> predict(PredictorInput const& input) const;
-  /// Several queued requests at once: the plans that `predict` gives, sooner.
+  /// Several queued requests at once: the plans that `predict` gives, in one pass over the weights.
   Result<std::vector<ActivationPlan>> predict_all(std::span<PredictorInput const> inputs) const;
   /// The heads' outputs, before softmax: one [tokens, experts] block after the other, layer by layer.
   Result<std::vector<float>> logits(PredictorInput const& input) const;
