@@ -146,13 +146,6 @@ class ClassifyObserver {
   Clock::time_point began_;
 };
 
-Status require_head(SwitchCheckpoint const& checkpoint) {
-  if (checkpoint.has_head) return {};
-  return {Errc::not_found, checkpoint.path +
-                               ": there is no classification head (classification_head.dense.weight and .bias, "
-                               "classification_head.out_proj.weight and .bias); \"sida encode\" needs none"};
-}
-
 class ClassifyCommand final : public Command {
  public:
   std::string name() const override { return "classify"; }
@@ -166,6 +159,7 @@ class ClassifyCommand final : public Command {
     add_choice(app, "--prefetch", options_.prefetch, prefetch_words(), "Who tells what to load ahead")
         ->default_str("none; in predicted mode hash");
     add_hash_options(app, options_.hash);
+    add_plan_options(app, options_.hash);
     add_number(app, "--lookahead", options_.lookahead, {0, 65536}, "Batches whose experts are loaded ahead");
     app.add_option("--out", options_.out, "Write labels and scores to this file")->type_name("FILE");
     app.add_option("--json", options_.json, "Write the account of the run to this file")->type_name("FILE");

@@ -6,6 +6,8 @@
 #include <string>
 #include <sys/resource.h>
 
+#include "cli/hit_rate_report.hpp"
+
 namespace sida::cli {
 namespace {
 
@@ -48,17 +50,6 @@ void add_predictor(Report& report, RunSettings const& settings) {
   }
 }
 
-void add_hit_rates(Report& report, RunAccount const& account) {
-  if (auto const rate = account.hit_rates.mean_top1()) report.add("hit_rate_top1", *rate);
-  if (auto const rate = account.hit_rates.mean_top3()) report.add("hit_rate_top3", *rate);
-  for (std::size_t layer = 0; layer < account.hit_rates.layers.size(); ++layer) {
-    auto const& rates = account.hit_rates.layers[layer];
-    std::string const suffix = "_layer_" + std::to_string(layer);
-    report.add("hit_rate_top1" + suffix, ratio(rates.top1, rates.tokens));
-    report.add("hit_rate_top3" + suffix, ratio(rates.top3, rates.tokens));
-  }
-}
-
 }  // namespace
 
 ReadStats operator-(ReadStats const& later, ReadStats const& earlier) noexcept {
@@ -93,7 +84,7 @@ Report make_report(RunAccount const& account, RunSettings const& settings, Serve
   report.add("policy", sida::to_string(settings.serve.policy));
   report.add("prefetch", settings.prefetch);
   if (!settings.predictor.empty()) add_predictor(report, settings);
-  add_hit_rates(report, account);
+  add_hit_rates(report, account.hit_rates, "");
   report.add("lookahead", settings.lookahead);
   report.add("batch", settings.batch);
   report.add("threads", settings.serve.threads);

@@ -66,6 +66,7 @@ class Command {
 
 std::unique_ptr<Command> make_classify_command();
 std::unique_ptr<Command> make_encode_command();
+std::unique_ptr<Command> make_fidelity_command();
 std::unique_ptr<Command> make_pack_command();
 std::unique_ptr<Command> make_synth_command();
 std::unique_ptr<Command> make_inspect_command();

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,6 +17,7 @@
 #include "cli/options.hpp"
 #include "cli/progress.hpp"
 #include "cli/report.hpp"
+#include "cli/run_hash.hpp"
 #include "io/packed_format.hpp"
 #include "io/staging_pool.hpp"
 #include "sida/core/memory.hpp"
@@ -39,8 +41,17 @@ struct NamedBytes {
   std::string what;
 };
 
+/// The model's hash function, or why there is none to be had.
+struct PredictorSummary {
+  std::string path;
+  std::string problem;  ///< why it can't be used; empty where it can
+  std::int64_t hidden = 0;
+  std::uint64_t weight_bytes = 0;
+};
+
 /// All that `inspect` says, before it is put into words or JSON.
 struct Summary {
+  std::optional<PredictorSummary> predictor;
   std::string format;  ///< "safetensors" or "sida"
   std::uint64_t slot_bytes = 0;
   std::uint64_t total_slot_bytes = 0;
@@ -79,6 +90,35 @@ std::vector<NamedBytes> list_overhead(SwitchCheckpoint const& checkpoint) {
   };
 }
 
+/// The hash function that is asked for, which has to be right; or the one in the model's folder, if there is one.
+Result<std::optional<PredictorSummary>> find_predictor(std::string const& asked_for,
+                                                       SwitchCheckpoint const& checkpoint) {
+  HashOptions options;
+  options.predictor = asked_for;
+  PredictorSummary predictor;
+  predictor.path = predictor_path(options, checkpoint.path);
+  std::error_code ignored;
+  if (asked_for.empty() && !std::filesystem::exists(predictor.path, ignored)) return std::optional<PredictorSummary>();
+  InlinePool pool;
+  HostMemory memory;
+  auto const hash = open_hash(predictor.path, ReadPath::pread, {}, checkpoint, pool, memory);
+  if (!hash) {
+    if (!asked_for.empty()) return hash.error();
+    predictor.problem = hash.error().message();
+  } else {
+    predictor.hidden = hash->hidden();
+    predictor.weight_bytes = hash->weight_bytes();
+  }
+  return std::optional(std::move(predictor));
+}
+
+std::string predictor_text(std::optional<PredictorSummary> const& predictor) {
+  if (!predictor) return "none";
+  if (!predictor->problem.empty()) return "cannot be used: " + predictor->problem;
+  return predictor->path + ": hash function, hidden size " + std::to_string(predictor->hidden) + ", " +
+         format_bytes(predictor->weight_bytes) + " in memory";
+}
+
 Summary summarise(SwitchCheckpoint const& checkpoint) {
   Summary summary;
   summary.format = std::filesystem::is_directory(checkpoint.path) ? "safetensors" : "sida";
@@ -111,6 +151,7 @@ std::string text_report(SwitchCheckpoint const& checkpoint, Summary const& summa
                            std::to_string(config.vocab_size));
   model.row("head", checkpoint.has_head ? std::to_string(config.num_labels) + " labels" : "none");
   model.row("tokenizer", checkpoint.tokenizer.empty() ? "none" : format_bytes(checkpoint.tokenizer.size()));
+  model.row("predictor", predictor_text(summary.predictor));
   model.row("tensors", std::to_string(checkpoint.dense_names.size()) + " dense, " +
                            std::to_string(2 * checkpoint.expert_count()) + " of experts");
   model.row("experts", std::to_string(checkpoint.expert_count()) + ": " + std::to_string(config.moe_layers()) +
@@ -159,6 +200,13 @@ std::string json_report(SwitchCheckpoint const& checkpoint, Summary const& summa
   root["has_head"] = checkpoint.has_head;
   root["num_labels"] = config.num_labels;
   root["tokenizer_bytes"] = checkpoint.tokenizer.size();
+  root["predictor"] = nullptr;
+  if (auto const& predictor = summary.predictor; predictor && predictor->problem.empty()) {
+    root["predictor"] = {
+        {"path", predictor->path}, {"hidden", predictor->hidden}, {"weight_bytes", predictor->weight_bytes}};
+  } else if (predictor) {
+    root["predictor"] = {{"path", predictor->path}, {"problem", predictor->problem}};
+  }
   root["overhead_bytes"] = nlohmann::ordered_json::object();
   for (auto const& part : summary.overhead) root["overhead_bytes"][part.name] = part.bytes;
   root["budgets"] = nlohmann::ordered_json::array();
@@ -235,12 +283,14 @@ class InspectCommand final : public Command {
   std::string manual() const override {
     return "Prints the model's shape, its experts and bytes, the memory that it takes beside the budget, and for some "
            "budgets how many experts they hold. Budgets count slots: an expert's record rounded up to 4 KiB; N % is "
-           "floor(N/100 x experts) slots, at least one. Only headers are read, unless --verify reads all; a "
-           "container's "
-           "parts are compared with their checksums, a folder has none.";
+           "floor(N/100 x experts) slots, at least one. Only headers are read, and the hash function if there is one, "
+           "unless --verify reads all; a container's parts are compared with their checksums, a folder has none.";
   }
   void add_options(CLI::App& app) override {
     app.add_option("MODEL", model_, "folder in Hugging Face's form, or FILE.sida")->required()->type_name("");
+    app.add_option("--predictor", predictor_,
+                   "hash function to look at; without it, predictor.safetensors in the model's folder")
+        ->type_name("FILE");
     app.add_flag("--json", json_, "print one JSON object, dense tensors included");
     app.add_flag("--tensors", tensors_, "list the dense tensors too");
     app.add_flag("--verify", verify_, "read every tensor and every expert");
@@ -248,7 +298,8 @@ class InspectCommand final : public Command {
   Status run(Session& session) override {
     SIDA_TRY_ASSIGN(auto const checkpoint, open_switch_checkpoint(model_, ReadPath::pread));
     if (verify_) SIDA_TRY(Verifier(checkpoint, session).run());
-    Summary const summary = summarise(checkpoint);
+    Summary summary = summarise(checkpoint);
+    SIDA_TRY_ASSIGN(summary.predictor, find_predictor(predictor_, checkpoint));
     std::string text;
     if (json_) {
       text = json_report(checkpoint, summary, verify_);
@@ -263,6 +314,7 @@ class InspectCommand final : public Command {
 
  private:
   std::string model_;
+  std::string predictor_;
   bool json_ = false;
   bool tensors_ = false;
   bool verify_ = false;

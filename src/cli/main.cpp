@@ -25,6 +25,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(make_classify_command());
   commands.push_back(make_encode_command());
+  commands.push_back(make_fidelity_command());
   commands.push_back(make_pack_command());
   commands.push_back(make_synth_command());
   commands.push_back(make_inspect_command());

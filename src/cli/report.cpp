@@ -59,4 +59,20 @@ std::string Table::text() const {
   return text;
 }
 
+std::string Grid::text() const {
+  std::vector<std::size_t> widths(rows_.front().size());
+  for (auto const& row : rows_) {
+    for (std::size_t i = 0; i < widths.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (auto const& row : rows_) {
+    for (std::size_t i = 0; i < widths.size(); ++i) {
+      std::string const blanks(widths[i] - row[i].size(), ' ');
+      text += i == 0 ? row[i] + blanks : "  " + blanks + row[i];
+    }
+    text += '\n';
+  }
+  return text;
+}
+
 }  // namespace sida::cli

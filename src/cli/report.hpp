@@ -38,4 +38,16 @@ class Table {
   std::vector<std::pair<std::string, std::string>> rows_;
 };
 
+/// Rows of several cells under a heading, for people: the first column to the left, all others to the right.
+class Grid {
+ public:
+  explicit Grid(std::vector<std::string> heading) { rows_.push_back(std::move(heading)); }
+  /// As many cells as the heading has.
+  void row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  std::string text() const;
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+};
+
 }  // namespace sida::cli

@@ -51,10 +51,13 @@ void add_hash_options(CLI::App& app, HashOptions& options) {
   app.add_option("--predictor", options.predictor,
                  "Hash function, a safetensors file; without it, predictor.safetensors in the model's folder")
       ->type_name("FILE");
-  add_number(app, "--top-k", options.top_k, {1, 65534}, "Predicted mode: experts per token");
   app.add_flag("--renormalise", options.renormalise, "Predicted mode: divide a token's weights by their sum");
   add_choice(app, "--sparsemax", options.sparsemax, kSparsemaxRules,
              "The hash function's attention: exact, or as the code released with SiDA-MoE computes it");
+}
+
+void add_plan_options(CLI::App& app, HashOptions& options) {
+  add_number(app, "--top-k", options.top_k, {1, 65534}, "Predicted mode: experts per token");
   auto const percent = [&options](std::string const& text) {
     auto const value = parse_number(text, 0, kPercent);
     if (!value) throw CLI::ValidationError("--likely", value.error().message());
@@ -78,7 +81,6 @@ Result<LstmHash> load_hash(HashOptions const& options, RunMode mode, ServeOption
     return Error(Errc::not_found, model + ": a container holds no hash function; give one by --predictor FILE");
   }
   std::string const path = predictor_path(options, model);
-  SIDA_TRY_ASSIGN(auto const tensors, open_safetensors(path, serve.read_path));
   LstmHashOptions hash_options;
   hash_options.top_k = static_cast<std::int64_t>(options.top_k);
   hash_options.renormalise = options.renormalise;
@@ -90,8 +92,14 @@ Result<LstmHash> load_hash(HashOptions const& options, RunMode mode, ServeOption
     hash_options.set = PlannedSet::likely;
     hash_options.likely = options.likely;
   }
-  SIDA_TRY_ASSIGN(auto hash, LstmHash::load(*tensors, hash_options, served.hash_pool, served.memory));
-  SIDA_TRY(check_model(hash, path, served.checkpoint));
+  return open_hash(path, serve.read_path, hash_options, served.checkpoint, served.hash_pool, served.memory);
+}
+
+Result<LstmHash> open_hash(std::string const& path, ReadPath read_path, LstmHashOptions const& options,
+                           SwitchCheckpoint const& checkpoint, ThreadPool& pool, MemoryResource& memory) {
+  SIDA_TRY_ASSIGN(auto const tensors, open_safetensors(path, read_path));
+  SIDA_TRY_ASSIGN(auto hash, LstmHash::load(*tensors, options, pool, memory));
+  SIDA_TRY(check_model(hash, path, checkpoint));
   return hash;
 }
 

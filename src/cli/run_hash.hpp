@@ -32,8 +32,10 @@ struct HashOptions {
 std::vector<std::pair<std::string, RunMode>> const& mode_words();
 std::string to_string(RunMode mode);
 
-/// Declares --predictor, --top-k, --renormalise, --sparsemax and --likely.
+/// Declares --predictor, --renormalise and --sparsemax.
 void add_hash_options(CLI::App& app, HashOptions& options);
+/// Declares --top-k and --likely: how much of what the hash function says goes into a plan.
+void add_plan_options(CLI::App& app, HashOptions& options);
 
 /// The file that `options` mean for the model at `model_path`.
 std::string predictor_path(HashOptions const& options, std::string const& model_path);
@@ -42,6 +44,10 @@ std::string predictor_path(HashOptions const& options, std::string const& model_
 /// ahead; in exact mode they name three, to be judged by, and load ahead what some token likely takes.
 /// @return not_found, corrupt, … as LstmHash::load; invalid_argument, naming both, when it belongs to another model.
 Result<LstmHash> load_hash(HashOptions const& options, RunMode mode, ServeOptions const& serve, ServedModel& served);
+
+/// The hash function in `path`, if it is one for the model of `checkpoint`. @return as `load_hash`.
+Result<LstmHash> open_hash(std::string const& path, ReadPath read_path, LstmHashOptions const& options,
+                           SwitchCheckpoint const& checkpoint, ThreadPool& pool, MemoryResource& memory);
 
 /// Looks up what the hash function reads, for PipelineOptions::embed. `served` must outlive it.
 std::function<Result<Matrix<float const>>(TokenBatch const&)> make_embedder(ServedModel const& served);

@@ -62,8 +62,8 @@ Result<InputRows> read_inputs(InputOptions const& options, ServedModel const& se
   return input;
 }
 
-InputBatches::InputBatches(InputRows const& input, ServedModel const& served, std::uint64_t batch)
-    : input_(&input), served_(&served), batch_(batch) {}
+InputBatches::InputBatches(InputRows const& input, ServedModel const& served, std::uint64_t batch, std::uint64_t pad_to)
+    : input_(&input), served_(&served), batch_(batch), pad_to_(pad_to) {}
 
 Result<std::vector<std::int32_t>> InputBatches::tokenize(Row const& row) const {
   if (row.ids) return *row.ids;
@@ -87,6 +87,7 @@ Result<std::optional<TokenBatch>> InputBatches::next() {
       return Error(Errc::corrupt, place + ": token id " + std::to_string(id) +
                                       " is outside of the model's vocabulary of " + std::to_string(vocabulary));
     }
+    if (ids->size() < pad_to_) ids->resize(pad_to_, served_->checkpoint.config.pad_token_id);
     batch.append(*ids);
   }
   return std::optional<TokenBatch>(std::move(batch));

@@ -41,10 +41,10 @@ struct InputRows {
 Result<InputRows> read_inputs(InputOptions const& options, ServedModel const& served, Session const& session);
 
 /// Consecutive rows as batches of token ids, tokenised as they are asked for. A `BatchSource`. Refers to its
-/// arguments.
+/// arguments. A row of less than `pad_to` tokens is filled up with padding, which is then computed like any token.
 class InputBatches {
  public:
-  InputBatches(InputRows const& input, ServedModel const& served, std::uint64_t batch);
+  InputBatches(InputRows const& input, ServedModel const& served, std::uint64_t batch, std::uint64_t pad_to = 0);
 
   /// @return corrupt, naming file and line, for an id outside of the model's vocabulary; what the tokenizer returns.
   Result<std::optional<TokenBatch>> next();
@@ -57,6 +57,7 @@ class InputBatches {
   InputRows const* input_;
   ServedModel const* served_;
   std::uint64_t batch_;
+  std::uint64_t pad_to_;
   std::uint64_t number_ = 0;
   std::size_t next_row_ = 0;
 };

@@ -100,4 +100,11 @@ Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& optio
   return served;
 }
 
+Status require_head(SwitchCheckpoint const& checkpoint) {
+  if (checkpoint.has_head) return {};
+  return {Errc::not_found, checkpoint.path +
+                               ": there is no classification head (classification_head.dense.weight and .bias, "
+                               "classification_head.out_proj.weight and .bias); \"sida encode\" needs none"};
+}
+
 }  // namespace sida::cli

@@ -66,4 +66,7 @@ struct ServedModel {
   std::uint64_t expert_bytes_total() const noexcept { return checkpoint.expert_count() * store->slot_bytes(); }
 };
 
+/// @return not_found for a model that has no classification head.
+Status require_head(SwitchCheckpoint const& checkpoint);
+
 }  // namespace sida::cli

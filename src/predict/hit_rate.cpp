@@ -19,6 +19,7 @@ std::optional<double> mean_rate(std::vector<HitRates::Layer> const& layers, std:
 }  // namespace
 
 std::optional<double> HitRates::mean_top1() const noexcept { return mean_rate(layers, &Layer::top1); }
+std::optional<double> HitRates::mean_top2() const noexcept { return mean_rate(layers, &Layer::top2); }
 std::optional<double> HitRates::mean_top3() const noexcept { return mean_rate(layers, &Layer::top3); }
 
 void HitRateMeter::planned(std::uint64_t batch, ActivationPlan const& plan) {
@@ -49,6 +50,7 @@ void HitRateMeter::observed(std::uint64_t batch, std::uint32_t layer, Matrix<std
       ++rates.tokens;
       if (rank == guesses.k) continue;  // not guessed
       if (rank < 1) ++rates.top1;
+      if (rank < 2) ++rates.top2;
       if (rank < 3) ++rates.top3;
     }
   }

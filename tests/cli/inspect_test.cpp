@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,30 @@ TEST(Inspect, PrintsForPeople) {
   for (auto const* const part : {"2 MoE layers of 8", "dense_weights", "20%", "3 experts", "shared.weight"}) {
     EXPECT_NE(outcome.out.find(part), std::string::npos) << part << " is not in\n" << outcome.out;
   }
+}
+
+TEST(Inspect, ShowsTheHashFunction) {
+  std::string const model = SIDA_REFERENCE_MODEL;
+  auto const report = inspect(model);
+  EXPECT_EQ(report["predictor"]["path"], model + "/predictor.safetensors");
+  EXPECT_EQ(report["predictor"]["hidden"], 128);
+  EXPECT_GT(report["predictor"]["weight_bytes"], 128 * 128 * 8 * 2);
+  EXPECT_TRUE(inspect(golden("plain"))["predictor"].is_null());
+  EXPECT_NE(run({"inspect", model}).out.find("hidden size 128"), std::string::npos);
+}
+
+TEST(Inspect, SaysWhyAHashFunctionCannotBeUsed) {
+  std::string const other = SIDA_TEST_DATA "/goldens/predictor/predictor.safetensors";
+  testing::TempDir const folder;
+  std::filesystem::copy(SIDA_REFERENCE_MODEL, folder / "model");
+  std::filesystem::copy_file(other, folder / "model/predictor.safetensors",
+                             std::filesystem::copy_options::overwrite_existing);
+  std::string const problem = inspect(folder / "model")["predictor"]["problem"];
+  EXPECT_NE(problem.find("this hash function is for"), std::string::npos) << problem;
+  // One that is asked for has to be right.
+  Outcome const outcome = run({"inspect", SIDA_REFERENCE_MODEL, "--predictor", other});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_NE(outcome.err.find("this hash function is for"), std::string::npos) << outcome.err;
 }
 
 TEST(Inspect, SaysTheSameOfAContainer) {

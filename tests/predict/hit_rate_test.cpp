@@ -20,7 +20,7 @@ void observe(HitRateMeter& meter, std::uint64_t batch, std::uint32_t layer, std:
   meter.observed(batch, layer, {experts.data(), std::ssize(experts) / k, k});
 }
 
-TEST(HitRateMeter, CountsFirstAndFirstThreeGuesses) {
+TEST(HitRateMeter, CountsFirstTwoAndThreeGuesses) {
   HitRateMeter meter;
   meter.planned(7, plan_of(4, {{0, 1, 2, 3, 0, 1, 2, 3}, {5, 6, 7, 8, 5, 6, 7, 8}}));
   observe(meter, 7, 0, {0, 2});  // first; third
@@ -29,10 +29,12 @@ TEST(HitRateMeter, CountsFirstAndFirstThreeGuesses) {
   ASSERT_EQ(rates.layers.size(), 2U);
   EXPECT_EQ(rates.layers[0].tokens, 2U);
   EXPECT_EQ(rates.layers[0].top1, 1U);
+  EXPECT_EQ(rates.layers[0].top2, 1U);
   EXPECT_EQ(rates.layers[0].top3, 2U);
   EXPECT_EQ(rates.layers[1].top1, 0U);
   EXPECT_EQ(rates.layers[1].top3, 0U);
   EXPECT_DOUBLE_EQ(*rates.mean_top1(), 0.25);
+  EXPECT_DOUBLE_EQ(*rates.mean_top2(), 0.25);
   EXPECT_DOUBLE_EQ(*rates.mean_top3(), 0.5);
 }
 

@@ -13,18 +13,20 @@
 
 namespace sida::inline v0 {
 
-/// How often the first experts that a router took were the first guess, or among the first three. Real tokens only:
+/// How often the first experts that a router took were the first guess, or among the first two or three. Real tokens only:
 /// what a router sent nowhere (padding, or over an expert's capacity) is not counted.
 struct HitRates {
   struct Layer {
     std::uint64_t tokens = 0;
     std::uint64_t top1 = 0;
+    std::uint64_t top2 = 0;
     std::uint64_t top3 = 0;
   };
   std::vector<Layer> layers;  ///< one per MoE layer
 
   /// Mean over the layers of a layer's rate; nothing when no layer has tokens.
   SIDA_API std::optional<double> mean_top1() const noexcept;
+  SIDA_API std::optional<double> mean_top2() const noexcept;
   SIDA_API std::optional<double> mean_top3() const noexcept;
 };
 
