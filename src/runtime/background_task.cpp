@@ -1,7 +1,9 @@
 #include "sida/runtime/background_task.hpp"
 
 #include <exception>
-#include <system_error>
+#include <new>
+#include <string>
+#include <thread>
 #include <utility>
 
 namespace sida::inline v0 {
@@ -24,7 +26,7 @@ Status call(std::function<Status()> const& body) {
 Status BackgroundTask::start(std::function<Status()> body, std::function<void(Status)> done) {
   try {
     thread_ = std::thread([body = std::move(body), done = std::move(done)] { done(call(body)); });
-  } catch (std::system_error const& error) {
+  } catch (std::exception const& error) {  // no thread, or no memory for one
     return {Errc::out_of_memory, std::string("cannot start a thread: ") + error.what()};
   }
   return {};

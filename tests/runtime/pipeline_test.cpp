@@ -288,6 +288,23 @@ TEST(Pipeline, ForwardsAFailureOfTheObserver) {
   EXPECT_EQ(run.observer.finished_batches, numbers(5));
 }
 
+TEST(Pipeline, LetsAnExceptionOfTheModelOrTheObserverThrough) {
+  for (bool const from_model : {true, false}) {
+    ToyRun run(200);  // so that the producer waits for room
+    run.options.lookahead = 1;
+    if (from_model) {
+      run.model.on_step = [](int step) -> Status {
+        if (step == 3) throw std::runtime_error("thrown");
+        return {};
+      };
+    } else {
+      run.observer.on_finished = [](std::uint64_t) -> Status { throw std::runtime_error("thrown"); };
+    }
+    EXPECT_THROW((void)run.start(), std::runtime_error);
+    EXPECT_TRUE(run.store.store->reset()) << "no plan and no wave is left";
+  }
+}
+
 TEST(Pipeline, StopsAfterTheStepThatRunsWhenAskedTo) {
   for (int last = 0; last < 2 * kStepsPerBatch; ++last) {
     ToyRun run(200);

@@ -25,9 +25,12 @@ inline constexpr std::uint32_t kExperts = 8;  // of each layer
 /// Experts of one page, whose first byte tells them apart.
 class ToySource final : public ExpertSource {
  public:
+  std::function<void()> on_read;  // on the store's threads; set before there is a store
+
   std::span<std::uint32_t const> experts_per_layer() const noexcept override { return counts_; }
   std::size_t record_bytes(ExpertId) const noexcept override { return kRecordAlignment; }
   Status read(ExpertId id, std::span<std::byte> dst) const override {
+    if (on_read) on_read();
     std::memset(dst.data(), 0, kRecordAlignment);
     dst[0] = static_cast<std::byte>(id.layer * kExperts + id.expert + 1);
     return {};
@@ -42,7 +45,8 @@ struct ToyStore {
   HostMemory memory;
   std::unique_ptr<ExpertStore> store;
 
-  explicit ToyStore(std::uint32_t slots) {
+  explicit ToyStore(std::uint32_t slots, std::function<void()> on_read = {}) {
+    source->on_read = std::move(on_read);
     StoreOptions options;
     options.budget_bytes = slots * kRecordAlignment;
     auto opened = ExpertStore::open(*source, make_host_tier(source, memory, 2), options);

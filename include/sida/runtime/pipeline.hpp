@@ -76,6 +76,18 @@ class Stopwatch {
   std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
 };
 
+/// Cancels a queue that nobody will read from any more; an earlier reason stands.
+class CancelOnExit {
+ public:
+  explicit CancelOnExit(BoundedQueue<PlannedBatch>& queue) noexcept : queue_(queue) {}
+  CancelOnExit(CancelOnExit const&) = delete;
+  CancelOnExit& operator=(CancelOnExit const&) = delete;
+  ~CancelOnExit() { queue_.cancel(Error(Errc::cancelled, "the run is over")); }
+
+ private:
+  BoundedQueue<PlannedBatch>& queue_;
+};
+
 template <Predictor P>
 Result<ActivationPlan> make_plan(P& predictor, TokenBatch const& batch, PipelineOptions const& options) {
   Matrix<float const> embeddings;
@@ -138,7 +150,7 @@ Status consume_plans(StepContext<M, P, O> const& context, ExpertStore& store, Pi
 /// model; results reach `observer` in the order of the batches. Batches that were made before `source` or `predictor`
 /// failed are still answered. `store` is the one that the model's layers use.
 /// @return the first error of either side; cancelled after a stop. All threads have ended by then and no plan is left
-/// in the store.
+/// in the store; so too where an exception leaves the model or the observer, which passes through.
 template <SteppingModel M, Predictor P, BatchSource S, BatchObserver<M> O>
 Status run_pipeline(M& model, P& predictor, S& source, O& observer, ExpertStore& store, ThreadPool& pool,
                     PipelineOptions const& options = {}) {
@@ -152,9 +164,11 @@ Status run_pipeline(M& model, P& predictor, S& source, O& observer, ExpertStore&
     BackgroundTask producer;  // waits in its destructor, before the queue goes
     SIDA_TRY(producer.start([&] { return detail::build_plans(source, predictor, store, options, queue, produced); },
                             [&queue](Status ended) { queue.close(std::move(ended)); }));
+    // Ends first, whatever happens: a producer that waits for room would be waited for in vain.
+    detail::CancelOnExit const release_producer(queue);
     StepContext<M, P, O> const context{model, predictor, observer, pool, options.stop, options.mode};
     status = detail::consume_plans(context, store, options, queue, consumed);
-    queue.cancel(status ? Error(Errc::cancelled, "the run is over") : status.error());
+    if (!status) queue.cancel(status.error());
   }
   if (options.stats != nullptr) {
     options.stats->predict_ns += produced.predict_ns;
