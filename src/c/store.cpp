@@ -133,7 +133,7 @@ PlanPosition position_of(sida_plan_position const* position) {
 struct sida_store {
   std::unique_ptr<sida::MemoryResource> memory;  // outlives the tier inside `store`
   std::unique_ptr<sida::ExpertStore> store;
-  std::atomic<std::size_t> uses{0};  // live waves and events, and calls under way
+  mutable std::atomic<std::size_t> uses{0};  // live waves and events, and calls under way
 };
 
 namespace {
@@ -141,16 +141,16 @@ namespace {
 /// Keeps a store from being closed.
 class Use {
  public:
-  explicit Use(sida_store* store) noexcept : store_(store) { store_->uses.fetch_add(1); }
+  explicit Use(sida_store const* store) noexcept : store_(store) { store_->uses.fetch_add(1); }
   Use(Use&& other) noexcept : store_(std::exchange(other.store_, nullptr)) {}
   Use& operator=(Use&&) = delete;
   ~Use() {
     if (store_ != nullptr) store_->uses.fetch_sub(1);
   }
-  sida_store* get() const noexcept { return store_; }
+  sida_store const* get() const noexcept { return store_; }
 
  private:
-  sida_store* store_;
+  sida_store const* store_;
 };
 
 }  // namespace
@@ -257,8 +257,17 @@ sida_code sida_store_close(sida_store* store, sida_message* why) {
   });
 }
 
-uint32_t sida_store_slots(sida_store const* store) { return store == nullptr ? 0 : store->store->slots(); }
-uint64_t sida_store_slot_bytes(sida_store const* store) { return store == nullptr ? 0 : store->store->slot_bytes(); }
+uint32_t sida_store_slots(sida_store const* store) {
+  if (store == nullptr) return 0;
+  Use const use(store);
+  return store->store->slots();
+}
+
+uint64_t sida_store_slot_bytes(sida_store const* store) {
+  if (store == nullptr) return 0;
+  Use const use(store);
+  return store->store->slot_bytes();
+}
 
 sida_code sida_plan_submit(sida_store* store, sida_expert_set const* events, size_t count, sida_plan* plan,
                            sida_message* why) {
@@ -343,7 +352,9 @@ sida_code sida_event_next_wave(sida_event* event, sida_wave** wave, sida_message
 void sida_event_end(sida_event* event) { delete event; }
 
 void sida_store_cancel(sida_store* store) {
-  if (store != nullptr) store->store->cancel();
+  if (store == nullptr) return;
+  Use const use(store);  // who is woken may close the store
+  store->store->cancel();
 }
 
 sida_code sida_store_reset(sida_store* store, sida_message* why) {
@@ -362,6 +373,7 @@ sida_code sida_store_stats(sida_store const* store, sida_stats* stats, sida_mess
     if (size < offsetof(sida_stats, hits)) {
       return {sida::Errc::invalid_argument, "stats: a struct_size of " + std::to_string(size) + " bytes"};
     }
+    Use const use(store);
     auto const s = store->store->stats();
     sida_stats const known = {stats->struct_size,
                               0,

@@ -3,8 +3,8 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -56,8 +56,9 @@ struct WorkerPool::Impl {
 
 WorkerPool::WorkerPool(std::size_t threads) : impl_(std::make_unique<Impl>()) {
   try {
+    impl_->workers.reserve(threads);  // a thread that started always finds its place
     for (std::size_t i = 1; i < threads; ++i) impl_->workers.emplace_back([this] { impl_->work_loop(); });
-  } catch (std::system_error const&) {
+  } catch (std::exception const&) {  // no more threads, or no memory for one
     // Those that started are the pool: the caller's thread alone would do.
   }
 }

@@ -1,20 +1,28 @@
 #include "sida/policy/horizon.hpp"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "sida/policy/belady.hpp"
 
 namespace sida::inline v0 {
 
-void Horizon::add_uses(Event const& event) {
+void Horizon::make_room(Event const& event) {
+  for (ExpertIndex const expert : event.experts) {
+    auto& uses = uses_[expert];
+    if (uses.size() == uses.capacity()) uses.reserve(2 * uses.size() + 2);
+  }
+}
+
+void Horizon::add_uses(Event const& event) noexcept {
   for (ExpertIndex const expert : event.experts) {
     auto& uses = uses_[expert];
     uses.insert(std::upper_bound(uses.begin(), uses.end(), event.position), event.position);
   }
 }
 
-void Horizon::remove_uses(Event const& event) {
+void Horizon::remove_uses(Event const& event) noexcept {
   for (ExpertIndex const expert : event.experts) {
     auto& uses = uses_[expert];
     uses.erase(std::lower_bound(uses.begin(), uses.end(), event.position));
@@ -23,11 +31,18 @@ void Horizon::remove_uses(Event const& event) {
 
 PlanId Horizon::append(std::vector<std::vector<ExpertIndex>> const& events, std::uint32_t slots) {
   PlanId const plan{next_plan_++};
-  for (std::uint32_t number = 0; number < events.size(); ++number) {
-    for (ExpertSet const part : cut_events({&events[number], 1}, slots)) {
-      events_.push_back({plan, number, next_position_++, {part.begin(), part.end()}, false});
-      add_uses(events_.back());
+  try {
+    for (std::uint32_t number = 0; number < events.size(); ++number) {
+      for (ExpertSet const part : cut_events({&events[number], 1}, slots)) {
+        Event event{plan, number, next_position_++, {part.begin(), part.end()}, false};
+        make_room(event);
+        events_.push_back(std::move(event));
+        add_uses(events_.back());
+      }
     }
+  } catch (std::bad_alloc const&) {
+    drop(plan);
+    throw;
   }
   return plan;
 }
@@ -35,9 +50,16 @@ PlanId Horizon::append(std::vector<std::vector<ExpertIndex>> const& events, std:
 PlanId Horizon::prepend(std::vector<ExpertSet> const& events) {
   PlanId const plan{next_plan_++};
   std::uint64_t position = events_.empty() ? next_position_ : events_.front().position;
-  for (auto number = static_cast<std::uint32_t>(events.size()); number-- > 0;) {
-    events_.push_front({plan, number, --position, {events[number].begin(), events[number].end()}, true});
-    add_uses(events_.front());
+  try {
+    for (auto number = static_cast<std::uint32_t>(events.size()); number-- > 0;) {
+      Event event{plan, number, --position, {events[number].begin(), events[number].end()}, true};
+      make_room(event);
+      events_.push_front(std::move(event));
+      add_uses(events_.front());
+    }
+  } catch (std::bad_alloc const&) {
+    drop(plan);
+    throw;
   }
   return plan;
 }

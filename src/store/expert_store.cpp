@@ -85,6 +85,10 @@ std::span<ExpertId const> DemandEvent::upcoming() const noexcept {
 
 Result<Wave> DemandEvent::next_wave(StreamRef reader) {
   if (done()) return Error(Errc::invalid_argument, "the event has no further wave");
+  return catching_no_memory([&] { return lease_next(reader); });
+}
+
+Result<Wave> DemandEvent::lease_next(StreamRef reader) {
   auto& impl = *store_->impl_;
   auto const ids = upcoming();
   auto const wave_indices = std::span<ExpertIndex const>(indices_).subspan(next_, ids.size());
@@ -117,7 +121,7 @@ ExpertStore::ExpertStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ExpertStore::~ExpertStore() {
   {
     std::lock_guard const lock(impl_->mutex);
-    assert(impl_->holders.empty() && impl_->waiting.empty() && "a wave or a waiting acquire outlives its store");
+    assert(impl_->holders.empty() && impl_->leasing == 0 && "a wave or an acquire outlives its store");
     impl_->cancelled = true;
   }
   impl_->tier->close();
@@ -173,20 +177,22 @@ Result<std::unique_ptr<ExpertStore>> ExpertStore::open(ExpertSource const& sourc
 }
 
 Result<PlanId> ExpertStore::submit_plan(std::span<std::vector<ExpertId> const> events) {
-  std::vector<std::vector<ExpertIndex>> sets(events.size());
-  for (std::size_t i = 0; i < events.size(); ++i) {
-    for (ExpertId const id : events[i]) {
-      SIDA_TRY_ASSIGN(auto const index, impl_->index(id));
-      sets[i].push_back(index);
+  return catching_no_memory([&]() -> Result<PlanId> {
+    std::vector<std::vector<ExpertIndex>> sets(events.size());
+    for (std::size_t i = 0; i < events.size(); ++i) {
+      for (ExpertId const id : events[i]) {
+        SIDA_TRY_ASSIGN(auto const index, impl_->index(id));
+        sets[i].push_back(index);
+      }
+      std::sort(sets[i].begin(), sets[i].end());
+      sets[i].erase(std::unique(sets[i].begin(), sets[i].end()), sets[i].end());
     }
-    std::sort(sets[i].begin(), sets[i].end());
-    sets[i].erase(std::unique(sets[i].begin(), sets[i].end()), sets[i].end());
-  }
-  std::lock_guard const lock(impl_->mutex);
-  PlanId const plan = impl_->horizon.append(sets, impl_->slots);
-  impl_->prefetcher.replan();
-  impl_->pump();
-  return plan;
+    std::lock_guard const lock(impl_->mutex);
+    PlanId const plan = impl_->horizon.append(sets, impl_->slots);
+    impl_->prefetcher.replan();
+    impl_->pump();
+    return plan;
+  });
 }
 
 void ExpertStore::drop_plan(PlanId plan) noexcept {
@@ -195,24 +201,26 @@ void ExpertStore::drop_plan(PlanId plan) noexcept {
 }
 
 Result<DemandEvent> ExpertStore::begin_event(std::span<ExpertId const> experts, PlanPosition position) {
-  DemandEvent event;
-  event.store_ = this;
-  event.position_ = position;
-  event.experts_.assign(experts.begin(), experts.end());
-  std::sort(event.experts_.begin(), event.experts_.end());
-  event.indices_.reserve(experts.size());
-  for (ExpertId const id : event.experts_) {
-    SIDA_TRY_ASSIGN(auto const index, impl_->index(id));
-    if (!event.indices_.empty() && event.indices_.back() == index) {
-      return Error(Errc::invalid_argument, to_string(id) + ": demanded twice in one event");
+  return catching_no_memory([&]() -> Result<DemandEvent> {
+    DemandEvent event;
+    event.store_ = this;
+    event.position_ = position;
+    event.experts_.assign(experts.begin(), experts.end());
+    std::sort(event.experts_.begin(), event.experts_.end());
+    event.indices_.reserve(experts.size());
+    for (ExpertId const id : event.experts_) {
+      SIDA_TRY_ASSIGN(auto const index, impl_->index(id));
+      if (!event.indices_.empty() && event.indices_.back() == index) {
+        return Error(Errc::invalid_argument, to_string(id) + ": demanded twice in one event");
+      }
+      event.indices_.push_back(index);
     }
-    event.indices_.push_back(index);
-  }
-  if (event.indices_.empty()) {  // no wave will tell the horizon
-    std::lock_guard const lock(impl_->mutex);
-    impl_->arrive(event);
-  }
-  return event;
+    if (event.indices_.empty()) {  // no wave will tell the horizon
+      std::lock_guard const lock(impl_->mutex);
+      impl_->arrive(event);
+    }
+    return event;
+  });
 }
 
 Result<Wave> ExpertStore::acquire(std::span<ExpertId const> experts, StreamRef reader, PlanPosition position) {
@@ -234,15 +242,21 @@ void ExpertStore::cancel() noexcept {
 }
 
 Status ExpertStore::reset() {
-  std::unique_lock lock(impl_->mutex);
-  if (!impl_->holders.empty() || !impl_->waiting.empty()) {
-    return Error(Errc::invalid_argument, "reset while a wave is held or an acquire waits");
-  }
-  impl_->horizon.clear();
-  impl_->prefetcher.replan();
-  impl_->changed.wait(lock, [&] { return impl_->table->filling() == 0; });
-  impl_->table = impl_->make_table();
-  return {};
+  return catching_no_memory([&]() -> Status {
+    std::unique_lock lock(impl_->mutex);
+    for (;;) {
+      // Asked again after each wait: an acquire may have begun meanwhile.
+      if (!impl_->holders.empty() || impl_->leasing > 0) {
+        return Error(Errc::invalid_argument, "reset while a wave is held or an acquire is under way");
+      }
+      impl_->horizon.clear();
+      impl_->prefetcher.replan();
+      if (impl_->table->filling() == 0) break;
+      impl_->changed.wait(lock, [&] { return impl_->table->filling() == 0; });
+    }
+    impl_->table = impl_->make_table();
+    return {};
+  });
 }
 
 std::uint32_t ExpertStore::slots() const noexcept { return impl_->slots; }

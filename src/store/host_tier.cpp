@@ -1,9 +1,9 @@
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <exception>
 #include <mutex>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -34,8 +34,9 @@ class HostTier final : public FastTier {
     slot_bytes_ = slot_bytes;
     listener_ = &listener;
     try {
+      threads_.reserve(io_threads_);  // a thread that started always finds its place
       for (unsigned i = 0; i < io_threads_; ++i) threads_.emplace_back([this] { read_loop(); });
-    } catch (std::system_error const& error) {
+    } catch (std::exception const& error) {  // no thread, or no memory for one
       std::string const started = std::to_string(threads_.size());
       close();
       return Error(Errc::out_of_memory, "cannot start a thread to read experts: " + started + " of " +
@@ -54,22 +55,32 @@ class HostTier final : public FastTier {
     work_.notify_one();
   }
 
+  void promote(FillTicket ticket) override {
+    std::lock_guard const lock(mutex_);
+    auto const found =
+        std::ranges::find_if(prefetches_, [&](FillRequest const& request) { return request.ticket == ticket; });
+    if (found == prefetches_.end()) return;  // under way
+    demands_.push_back(*found);
+    prefetches_.erase(found);
+  }
+
   Status order_reader(SlotId, StreamRef) override { return {}; }
   void release(SlotId, StreamRef) noexcept override {}
 
   void close() noexcept override {
-    std::deque<FillRequest> abandoned;
+    std::deque<FillRequest> abandoned[2];
     {
       std::lock_guard const lock(mutex_);
       stop_ = true;
-      abandoned.swap(demands_);
-      abandoned.insert(abandoned.end(), prefetches_.begin(), prefetches_.end());
-      prefetches_.clear();
+      abandoned[0].swap(demands_);
+      abandoned[1].swap(prefetches_);
     }
     work_.notify_all();
     for (auto& thread : threads_) thread.join();
     threads_.clear();
-    for (auto const& request : abandoned) listener_->on_filled(request.ticket, Status(Errc::cancelled, "closed"));
+    for (auto const& queue : abandoned) {
+      for (auto const& request : queue) listener_->on_filled(request.ticket, Status(Errc::cancelled, "closed"));
+    }
   }
 
  private:

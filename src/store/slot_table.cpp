@@ -53,6 +53,7 @@ void SlotTable::unpin(ExpertIndex expert) {
 
 FillRequest SlotTable::assign(ExpertIndex expert, ExpertId id, Purpose purpose) {
   assert(absent(expert) && !free_.empty());
+  policy_->insert(expert);
   Entry& entry = entries_[expert];
   entry.slot = free_.back();
   free_.pop_back();
@@ -67,10 +68,9 @@ FillRequest SlotTable::assign(ExpertIndex expert, ExpertId id, Purpose purpose) 
   stats_.bytes_loaded += slot_bytes_;
   std::uint64_t const resident_bytes = (slots_ - free_.size()) * slot_bytes_;
   stats_.peak_resident_bytes = std::max(stats_.peak_resident_bytes, resident_bytes);
-  policy_->insert(expert);
   // The expert in the lower half makes the way back from a ticket trivial; the upper half makes it unique.
-  FillTicket const ticket{std::uint64_t{++sequence_} << 32 | expert};
-  return {ticket, id, entry.slot, purpose == Purpose::demand ? FillUrgency::demand : FillUrgency::prefetch};
+  entry.ticket = FillTicket{std::uint64_t{++sequence_} << 32 | expert};
+  return {entry.ticket, id, entry.slot, purpose == Purpose::demand ? FillUrgency::demand : FillUrgency::prefetch};
 }
 
 void SlotTable::evict(ExpertIndex expert) {
@@ -102,7 +102,7 @@ ExpertIndex SlotTable::filled(FillTicket ticket, Status status) {
   }
   ++stats_.failed_loads;
   entry.state = State::failed;
-  entry.error = std::make_unique<Error>(std::move(status).error());
+  entry.error = std::move(status).error();
   if (entry.unused_for == Purpose::prefetch) ++stats_.prefetches_wasted;
   entry.prefetch_failed = entry.filled_for != Purpose::demand;
   if (entry.pins == 0) free_slot(expert);

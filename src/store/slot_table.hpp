@@ -41,6 +41,12 @@ class SlotTable {
   /// A prefetch of it failed; it is not prefetched again until it was demanded.
   bool prefetch_failed(ExpertIndex expert) const noexcept { return entries_[expert].prefetch_failed; }
   SlotId slot(ExpertIndex expert) const noexcept { return entries_[expert].slot; }
+  /// The fill under way of an expert that nobody demanded when it began.
+  std::optional<FillTicket> filling_ahead(ExpertIndex expert) const noexcept {
+    Entry const& entry = entries_[expert];
+    bool const is_ahead = entry.state == State::filling && entry.filled_for != Purpose::demand;
+    return is_ahead ? std::optional(entry.ticket) : std::nullopt;
+  }
   /// Why the fill failed. Precondition: state is failed.
   Error const& error(ExpertIndex expert) const noexcept { return *entries_[expert].error; }
 
@@ -86,7 +92,8 @@ class SlotTable {
     Purpose unused_for = Purpose::demand;  // loaded ahead for this and not demanded since; else `demand`
     SlotId slot{};
     std::uint32_t pins = 0;
-    std::unique_ptr<Error> error;
+    FillTicket ticket{};         // of the fill under way
+    std::optional<Error> error;  // in place: a failure must not need memory
   };
   void free_slot(ExpertIndex expert);
 

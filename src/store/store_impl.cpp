@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 #include <string>
+
+#include "sida/detail/try.hpp"
 
 namespace sida::inline v0 {
 namespace {
@@ -12,6 +15,39 @@ using Clock = std::chrono::steady_clock;
 Prefetcher::Rule rule_of(PolicyKind kind) {
   return kind == PolicyKind::next_use ? Prefetcher::Rule::planned : Prefetcher::Rule::eager;
 }
+
+/// Counts one for as long as it lives.
+class Counted {
+ public:
+  explicit Counted(std::uint32_t& count) noexcept : count_(count) { ++count_; }
+  Counted(Counted const&) = delete;
+  Counted& operator=(Counted const&) = delete;
+  ~Counted() { --count_; }
+
+ private:
+  std::uint32_t& count_;
+};
+
+/// A place in the queue of waiting acquires, for as long as it lives.
+class Ticket {
+ public:
+  Ticket(std::deque<std::uint64_t>& queue, std::uint64_t number, std::condition_variable& changed)
+      : queue_(queue), number_(number), changed_(changed) {
+    queue_.push_back(number_);
+  }
+  Ticket(Ticket const&) = delete;
+  Ticket& operator=(Ticket const&) = delete;
+  ~Ticket() {
+    std::erase(queue_, number_);
+    changed_.notify_all();  // the next in line may go
+  }
+  bool is_first() const noexcept { return queue_.front() == number_; }
+
+ private:
+  std::deque<std::uint64_t>& queue_;
+  std::uint64_t number_;
+  std::condition_variable& changed_;
+};
 
 std::vector<ExpertIndex> first_indices(std::span<std::uint32_t const> experts_per_layer) {
   std::vector<ExpertIndex> first{0};
@@ -87,19 +123,24 @@ Status ExpertStore::Impl::lease(std::unique_lock<std::mutex>& lock, DemandEvent 
   if (std::find(holders.begin(), holders.end(), self) != holders.end()) {
     return Error(Errc::would_deadlock, "this thread already holds a wave of this store");
   }
-  std::uint64_t const ticket = next_ticket++;
-  waiting.push_back(ticket);
-  auto const my_turn = [&] { return cancelled || (waiting.front() == ticket && try_reserve(wave, event)); };
+  holders.reserve(holders.size() + leasing + 1);
+  Counted const in_progress(leasing);
+  SIDA_TRY(reserve(lock, event, wave));
+  SIDA_TRY(await_fills(lock, wave));
+  holders.push_back(self);
+  return {};
+}
+
+Status ExpertStore::Impl::reserve(std::unique_lock<std::mutex>& lock, DemandEvent const& event,
+                                  std::span<ExpertIndex const> wave) {
+  Ticket const ticket(waiting, next_ticket++, changed);
+  auto const my_turn = [&] { return cancelled || (ticket.is_first() && try_reserve(wave, event)); };
   if (!my_turn()) {
     auto const start = Clock::now();
     changed.wait(lock, my_turn);
     add_stall(start);
   }
-  std::erase(waiting, ticket);
-  changed.notify_all();  // the next in line may go
   if (cancelled) return Error(Errc::cancelled, "the store was cancelled");
-  if (auto status = await_fills(lock, wave); !status) return status;
-  holders.push_back(self);
   return {};
 }
 
@@ -121,7 +162,12 @@ bool ExpertStore::Impl::try_reserve(std::span<ExpertIndex const> wave, DemandEve
     for (ExpertIndex const expert : wave) table->unpin(expert);
     return false;
   }
-  start_missing(wave, event);
+  try {
+    start_missing(wave, event);
+  } catch (...) {
+    unpin(wave);
+    throw;
+  }
   return true;
 }
 
@@ -133,6 +179,9 @@ void ExpertStore::Impl::start_missing(std::span<ExpertIndex const> wave, DemandE
     if (event.was_planned_ && !named && table->is_miss(expert)) ++table->stats().mispredicted_loads;
   }
   table->touch(wave);
+  for (ExpertIndex const expert : wave) {
+    if (auto const ticket = table->filling_ahead(expert)) tier->promote(*ticket);
+  }
   for (ExpertIndex const expert : missing) {
     auto victim = prefetcher.demand(expert, *table);
     if (table->free_slots() == 0) {
@@ -173,10 +222,16 @@ void ExpertStore::Impl::unpin(std::span<ExpertIndex const> wave) {
 }
 
 void ExpertStore::Impl::load(ExpertIndex expert, SlotTable::Purpose purpose) {
-  tier->submit(table->assign(expert, id(expert), purpose));
+  FillRequest const request = table->assign(expert, id(expert), purpose);
+  try {
+    tier->submit(request);
+  } catch (...) {
+    table->filled(request.ticket, Status(Errc::out_of_memory, kNoMemory));
+    throw;
+  }
 }
 
-void ExpertStore::Impl::pump() {
+void ExpertStore::Impl::pump() noexcept try {
   // A waiting acquire comes first: prefetches must not take the slots that it waits for.
   while (!cancelled && waiting.empty() && table->ahead_in_flight() < options.prefetch_depth) {
     auto const move = prefetcher.next(*table, horizon);
@@ -184,6 +239,8 @@ void ExpertStore::Impl::pump() {
     if (move->victim) table->evict(*move->victim);
     load(move->load, move->demanded ? SlotTable::Purpose::later_wave : SlotTable::Purpose::prefetch);
   }
+} catch (std::bad_alloc const&) {
+  prefetcher.replan();  // what was on its schedule may not have started
 }
 
 }  // namespace sida::inline v0

@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <span>
 #include <thread>
 #include <vector>
@@ -15,6 +16,19 @@
 #include "store/slot_table.hpp"
 
 namespace sida::inline v0 {
+
+/// Short enough to need no memory itself.
+inline constexpr char kNoMemory[] = "out of memory";
+
+/// Calls `f`, which returns a Status or a Result; where memory runs out, that is what is returned.
+template <class F>
+auto catching_no_memory(F const& f) -> decltype(f()) {
+  try {
+    return f();
+  } catch (std::bad_alloc const&) {
+    return Error(Errc::out_of_memory, kNoMemory);
+  }
+}
 
 /// The store behind its public face: one mutex over the slot table, the horizon and the queue of waiting
 /// acquires. The tier calls back into `on_filled`; nothing here calls the tier's blocking members under the mutex.
@@ -31,16 +45,20 @@ struct ExpertStore::Impl final : FillListener {
   /// The next wave of `event` begins: the horizon learns that it happens now and, with the first, of the later
   /// ones. Under the mutex.
   void arrive(DemandEvent& event);
-  /// Waits for its turn and for room, and pins the wave. Then waits for the fills. @return the first failure.
+  /// Waits for its turn and for room, and pins the wave. Then waits for the fills. @return the first failure. Where
+  /// memory runs out it throws, and has given everything back.
   Status lease(std::unique_lock<std::mutex>& lock, DemandEvent const& event, std::span<ExpertIndex const> wave);
+  /// Waits for its turn and for room, and pins the wave. @return cancelled.
+  Status reserve(std::unique_lock<std::mutex>& lock, DemandEvent const& event, std::span<ExpertIndex const> wave);
   /// All or nothing: pins the experts of `wave` and starts what is missing. False when there's no room now.
   bool try_reserve(std::span<ExpertIndex const> wave, DemandEvent const& event);
   void start_missing(std::span<ExpertIndex const> wave, DemandEvent const& event);
   /// Waits until every expert of a reserved wave is ready; unpins them all on failure.
   Status await_fills(std::unique_lock<std::mutex>& lock, std::span<ExpertIndex const> wave);
   void unpin(std::span<ExpertIndex const> wave);
-  /// Starts prefetches while some may start. Under the mutex.
-  void pump();
+  /// Starts prefetches while some may start. Under the mutex. Without memory there are none.
+  void pump() noexcept;
+  /// Gives a free slot to `expert` and starts to fill it; where memory runs out it throws, and the fill has failed.
   void load(ExpertIndex expert, SlotTable::Purpose purpose);
   void add_stall(std::chrono::steady_clock::time_point start);
   std::unique_ptr<SlotTable> make_table() const;
@@ -59,7 +77,8 @@ struct ExpertStore::Impl final : FillListener {
   Prefetcher prefetcher;
   std::deque<std::uint64_t> waiting;  // tickets of acquires, in order; only the first may reserve
   std::uint64_t next_ticket = 0;
-  std::vector<std::thread::id> holders;  // threads that hold a wave, once per wave
+  std::uint32_t leasing = 0;             // acquires between their start and `holders`
+  std::vector<std::thread::id> holders;  // threads that hold a wave, once per wave; has room for all of `leasing`
   bool cancelled = false;
 };
 

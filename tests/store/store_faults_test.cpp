@@ -135,6 +135,42 @@ TEST(StoreFaults, ServesWaitersInTicketOrder) {
   small.join();
 }
 
+TEST(StoreFaults, IsNotResetUnderAnAcquireThatWaitsForItsFill) {
+  auto test = open_store({.tier = TierKind::manual});
+  std::jthread acquirer([&] {
+    auto const wave = test->acquire(experts(0, {3}), StreamRef::host());
+    ASSERT_TRUE(wave) << wave.message();
+    expect_own_bytes(test, *wave);
+  });
+  test.fills->wait_for(1);
+  EXPECT_EQ(test->reset().code(), Errc::invalid_argument);
+  test.fills->release({0, 3});
+  acquirer.join();
+  EXPECT_TRUE(test->reset());
+}
+
+TEST(StoreFaults, IsNotResetUnderAnAcquireThatBeganMeanwhile) {
+  auto test = open_store({.tier = TierKind::manual});
+  std::vector<std::vector<ExpertId>> const plan{experts(0, {1})};
+  ASSERT_TRUE(test->submit_plan(plan));
+  test.fills->wait_for(1);
+  Status reset;
+  std::jthread resetter([&] { reset = test->reset(); });  // waits for the prefetch
+  std::jthread acquirer([&] {
+    auto const wave = test->acquire(experts(0, {3}), StreamRef::host());
+    ASSERT_TRUE(wave) << wave.message();
+    expect_own_bytes(test, *wave);
+  });
+  test.fills->wait_for(2);
+  test.fills->release({0, 1});
+  test.fills->release({0, 3});
+  acquirer.join();
+  resetter.join();
+  // Refused where it saw the acquire, done where it came after all of it.
+  EXPECT_TRUE(reset || reset.code() == Errc::invalid_argument) << reset.message();
+  EXPECT_TRUE(test->reset());
+}
+
 TEST(StoreFaults, ClosesWithFillsUnderWay) {
   for (auto const tier : {TierKind::host, TierKind::manual}) {
     auto test = open_store({.tier = tier});

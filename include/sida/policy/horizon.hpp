@@ -18,7 +18,7 @@ using ExpertIndex = std::uint32_t;
 enum class PlanId : std::uint64_t { none = 0 };
 
 /// The known future: planned demand events in the order in which they will happen. Each is a sorted set of
-/// experts that fits the slots at once. Pure data; not thread-safe.
+/// experts that fits the slots at once. Pure data; not thread-safe. Where memory runs out it throws, and is as before.
 class SIDA_API Horizon {
  public:
   static constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
@@ -59,8 +59,10 @@ class SIDA_API Horizon {
   }
 
  private:
-  void add_uses(Event const& event);
-  void remove_uses(Event const& event);
+  /// So that `add_uses` needs no memory.
+  void make_room(Event const& event);
+  void add_uses(Event const& event) noexcept;
+  void remove_uses(Event const& event) noexcept;
 
   std::deque<Event> events_;
   std::vector<std::vector<std::uint64_t>> uses_;          // per expert, ascending positions

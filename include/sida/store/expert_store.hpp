@@ -27,7 +27,9 @@ struct StoreOptions {
 };
 
 /// The experts of one event that fit the slots at once, pinned: while a wave lives, their bytes neither move nor
-/// leave. Move-only; the destructor never blocks. Must not outlive its store.
+/// leave. Move-only; the destructor never blocks. Must not outlive its store. May be released on any thread, but counts
+/// as held by the thread that acquired it: a thread that was handed a wave, and then acquires one of its own, may wait
+/// for itself.
 class [[nodiscard]] Wave {
  public:
   Wave() noexcept = default;
@@ -78,12 +80,14 @@ class [[nodiscard]] DemandEvent {
   SIDA_API std::span<ExpertId const> upcoming() const noexcept;
   /// Leases the next wave, all or nothing: blocks until its experts are readable by work enqueued on `reader`
   /// afterwards. After a failure (but `invalid_argument`) it may be called again for the same wave.
-  /// @return would_deadlock when the calling thread holds a wave of this store; cancelled; io, corrupt, device.
+  /// @return would_deadlock when the calling thread acquired a wave of this store that is still alive, wherever that
+  /// wave is now; cancelled; io, corrupt, device; out_of_memory.
   SIDA_API Result<Wave> next_wave(StreamRef reader);
 
  private:
   friend class ExpertStore;
   DemandEvent() = default;
+  Result<Wave> lease_next(StreamRef reader);
   void forget_later_waves() noexcept;
 
   class ExpertStore* store_ = nullptr;
@@ -131,7 +135,8 @@ class SIDA_API ExpertStore {
   void cancel() noexcept;
 
   /// Empties the store, forgets all plans and zeroes the statistics; waits for fills under way.
-  /// @return invalid_argument when a wave is alive or an acquire waits.
+  /// @return invalid_argument when a wave is alive or an acquire is under way, or begins while it waits; plans may be
+  /// forgotten by then. out_of_memory.
   Status reset();
 
   std::uint32_t slots() const noexcept;

@@ -55,7 +55,12 @@ class SIDA_API FastTier {
 
   /// Starts a fill and returns; demands overtake prefetches that have not started. The refill is ordered after the
   /// slot's readers (see `release`).
+  /// May throw when memory runs out; nothing is submitted then.
   virtual void submit(FillRequest const& request) = 0;
+
+  /// A demand waits for this fill, which was submitted as a prefetch: from now on it is a demand, the last in line.
+  /// It may be under way. A tier that starts every fill at once has nothing to do.
+  virtual void promote(FillTicket /*ticket*/) {}
 
   /// Work enqueued on `reader` after this call sees the fill's bytes. Called after `on_filled` reported success and
   /// before the slot is refilled.
