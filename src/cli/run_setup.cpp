@@ -66,9 +66,10 @@ void add_serve_options(CLI::App& app, ServeOptions& options) {
   add_choice(app, "--isa", options.isa, isa_words(), "Instruction set of the CPU kernels");
 }
 
-Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& options) {
+Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& options, SourceDecorator const& decorate) {
   auto served = std::make_unique<ServedModel>();
   SIDA_TRY_ASSIGN(served->checkpoint, open_switch_checkpoint(options.model, options.read_path));
+  if (decorate) served->checkpoint.experts = decorate(std::move(served->checkpoint.experts));
   SwitchCheckpoint const& checkpoint = served->checkpoint;
   if (!checkpoint.tokenizer.empty()) {
     auto tokenizer = Tokenizer::from_bytes(checkpoint.tokenizer, checkpoint.config.eos_token_id);

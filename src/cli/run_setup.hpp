@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,6 +10,7 @@
 #include "sida/core/memory.hpp"
 #include "sida/core/result.hpp"
 #include "sida/core/thread_pool.hpp"
+#include "sida/io/expert_source.hpp"
 #include "sida/io/file.hpp"
 #include "sida/kernels/cpu.hpp"
 #include "sida/model/switch_checkpoint.hpp"
@@ -47,6 +49,10 @@ void add_serve_options(CLI::App& app, ServeOptions& options);
 std::string_view to_string(CapacityRule rule) noexcept;
 std::string_view to_string(ReadPath path) noexcept;
 
+/// Puts something in front of a checkpoint's experts (to slow reads, to watch them): gets the source, returns the one
+/// that the store reads. May be empty.
+using SourceDecorator = std::function<std::shared_ptr<ExpertSource const>(std::shared_ptr<ExpertSource const> experts)>;
+
 /// A model that is ready to answer: dense weights in memory, experts in a store under its budget. Everything that a
 /// command needs to run batches; stays where it is made, since its parts refer to one another.
 struct ServedModel {
@@ -60,7 +66,7 @@ struct ServedModel {
   InlinePool hash_pool;  ///< the hash-building thread computes on itself
 
   /// @return what the checkpoint, the store (over_budget among others) or the encoder return.
-  static Result<std::unique_ptr<ServedModel>> open(ServeOptions const& options);
+  static Result<std::unique_ptr<ServedModel>> open(ServeOptions const& options, SourceDecorator const& decorate = {});
 
   /// Slot bytes of all experts.
   std::uint64_t expert_bytes_total() const noexcept { return checkpoint.expert_count() * store->slot_bytes(); }
