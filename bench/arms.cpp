@@ -10,7 +10,6 @@
 #include "cli/demand_log.hpp"
 #include "cli/progress.hpp"
 #include "cli/run_batches.hpp"
-#include "cli/run_hash.hpp"
 #include "sida/detail/try.hpp"
 #include "sida/policy/belady.hpp"
 
@@ -76,6 +75,7 @@ Result<std::unique_ptr<Arm>> Arm::open(ArmSpec const& spec, ArmSettings const& s
   options.policy = spec.policy;
   options.threads = settings.threads;
   options.read_path = spec.read_path;
+  options.prefetch_depth = static_cast<std::uint32_t>(settings.prefetch_depth);
   auto const decorate = [&](std::shared_ptr<ExpertSource const> experts) {
     if (settings.records && spec.read_path != ReadPath::mmap) experts = settings.records;
     return std::make_shared<TracedSource>(std::make_shared<SlowSource>(std::move(experts), disk), arm->trace_);
@@ -87,6 +87,7 @@ Result<std::unique_ptr<Arm>> Arm::open(ArmSpec const& spec, ArmSettings const& s
   if (spec.prefetch == cli::Prefetch::hash) {
     cli::HashOptions hash;
     hash.predictor = settings.predictor;
+    hash.likely = settings.likely;
     SIDA_TRY_ASSIGN(arm->predictor_, cli::load_hash(hash, RunMode::exact, options, *arm->served_));
   }
   return arm;

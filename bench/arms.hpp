@@ -10,6 +10,7 @@
 #include "bench/trace.hpp"
 #include "cli/command.hpp"
 #include "cli/options.hpp"
+#include "cli/run_hash.hpp"
 #include "cli/run_input.hpp"
 #include "cli/run_prefetch.hpp"
 #include "cli/run_setup.hpp"
@@ -47,6 +48,8 @@ struct ArmSettings {
   cli::Budget budget;
   std::uint64_t rows = 0;  ///< the first so many; 0: all
   std::uint64_t lookahead = 8;
+  std::uint64_t prefetch_depth = StoreOptions{}.prefetch_depth;
+  double likely = cli::HashOptions{}.likely;
   std::uint64_t threads = 1;
 };
 

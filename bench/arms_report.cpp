@@ -181,6 +181,8 @@ std::string make_json(Experiment const& experiment) {
                      {"rounds", experiment.rounds()},
                      {"batch", 1},
                      {"lookahead", experiment.settings.lookahead},
+                     {"prefetch_depth", experiment.settings.prefetch_depth},
+                     {"likely", experiment.settings.likely},
                      {"threads", experiment.settings.threads},
                      {"slot_bytes", experiment.slot_bytes},
                      {"slow", experiment.slow},

@@ -40,6 +40,8 @@ struct Options {
   std::uint64_t rounds = 5;
   std::uint64_t rows = 0;
   std::uint64_t lookahead = 8;
+  std::uint64_t prefetch_depth = StoreOptions{}.prefetch_depth;
+  std::uint64_t likely = 50;  ///< percent
   std::uint64_t threads = cli::ServeOptions::default_threads();
   std::string slow = "auto";
   double slow_bytes_per_s = 0;  ///< where --slow is a number
@@ -66,6 +68,8 @@ void add_options(CLI::App& app, Options& options) {
   cli::add_number(app, "--rounds", options.rounds, {1, 10000}, "Runs of each arm");
   cli::add_number(app, "--rows", options.rows, {}, "Answer the first so many rows only; 0: all");
   cli::add_number(app, "--lookahead", options.lookahead, {1, 65536}, "Batches planned ahead");
+  cli::add_number(app, "--prefetch-depth", options.prefetch_depth, {1, 1024}, "Loads ahead of need under way at once");
+  cli::add_number(app, "--likely", options.likely, {0, 100}, "The hash's arm: load ahead at this probability, percent");
   cli::add_number(app, "--threads", options.threads, {1, 1024}, "Compute threads");
   auto const slow = [&options](std::string const& text) {
     options.slow = text;
@@ -188,6 +192,8 @@ Status run_bench(Options const& options, cli::Session const& session) {
                              .budget = options.budget,
                              .rows = options.rows,
                              .lookahead = options.lookahead,
+                             .prefetch_depth = options.prefetch_depth,
+                             .likely = static_cast<double>(options.likely) / 100,
                              .threads = options.threads};
   auto const disk = std::make_shared<SlowDisk>();
   SIDA_TRY_ASSIGN(auto arms, open_arms(settings, disk));

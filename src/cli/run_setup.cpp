@@ -83,6 +83,7 @@ Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& optio
   // More slots than experts would only be address space.
   store_options.budget_bytes = std::min(served->budget_bytes, checkpoint.expert_count() * slot_bytes);
   store_options.policy = options.policy;
+  store_options.prefetch_depth = options.prefetch_depth;
   SIDA_TRY_ASSIGN(served->store,
                   ExpertStore::open(*checkpoint.experts, make_host_tier(checkpoint.experts, served->memory, kIoThreads),
                                     store_options));

@@ -35,6 +35,7 @@ struct ServeOptions {
   CapacityRule capacity = CapacityRule::hf;
   ReadPath read_path = ReadPath::pread;
   CpuIsa isa = best_cpu_isa();
+  std::uint32_t prefetch_depth = StoreOptions{}.prefetch_depth;  ///< not an option of the program
   // Not options of their own: what the command's mode asks for.
   SwitchRouting routing = SwitchRouting::router;
   std::uint64_t experts_per_token = 1;
