@@ -1,7 +1,7 @@
 #include "bench/arms_report.hpp"
 
 #include <algorithm>
-#include <cstdio>
+#include <filesystem>
 #include <functional>
 #include <utility>
 
@@ -33,11 +33,13 @@ std::string disk_text(Experiment const& experiment) {
 }
 
 std::string setting_text(Experiment const& experiment) {
-  auto const threads = experiment.settings.threads;
-  return std::to_string(experiment.rows) + " rows, batch 1, lookahead " +
-         std::to_string(experiment.settings.lookahead) + ", " + std::to_string(experiment.slots[lru]) + " of " +
-         std::to_string(experiment.slots[all_resident]) + " experts in memory, " + std::to_string(threads) +
-         (threads == 1 ? " thread, " : " threads, ") + std::to_string(experiment.rounds()) +
+  auto const& settings = experiment.settings;
+  auto const file = std::filesystem::path(settings.data).filename().string();
+  return file + ": " + std::to_string(experiment.rows) + " rows, batch 1, lookahead " +
+         std::to_string(settings.lookahead) + ", prefetch depth " + std::to_string(settings.prefetch_depth) + ", " +
+         std::to_string(experiment.slots[lru]) + " of " + std::to_string(experiment.slots[all_resident]) +
+         " experts in memory, " + std::to_string(settings.threads) +
+         (settings.threads == 1 ? " thread, " : " threads, ") + std::to_string(experiment.rounds()) +
          (experiment.rounds() == 1 ? " round" : " rounds");
 }
 
