@@ -1,10 +1,11 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <utility>
-#include <vector>
 
 #include "dense/linear.hpp"
 #include "sida/core/memory.hpp"
@@ -31,20 +32,26 @@ class WeightLoader {
     if (reads_) status_ = source_.read(tensor->name, 0, {data, static_cast<std::size_t>(tensor->size_bytes)});
   }
 
-  /// Vectors are few and short: they are widened to float.
-  void vector(float const*& weight, TensorInfo const* tensor) {
+  /// Vectors and small tables are few and short: they are widened to float.
+  void floats(float const*& weight, TensorInfo const* tensor) {
     if (tensor == nullptr || !status_) return;
-    float* const data = place_.take<float>(tensor->shape[0]);
+    std::size_t const element_bytes = size_bytes(*tensor->dtype());
+    auto const count = static_cast<std::size_t>(tensor->size_bytes / element_bytes);
+    float* const data = place_.take<float>(static_cast<std::int64_t>(count));
     weight = data;
-    floats(*tensor, {data, static_cast<std::size_t>(tensor->shape[0])});
+    std::array<std::byte, 16384> staging;
+    for (std::size_t done = 0; reads_ && status_ && done < count;) {
+      std::size_t const some = std::min(count - done, staging.size() / element_bytes);
+      status_ = source_.read(tensor->name, done * element_bytes, std::span(staging).first(some * element_bytes));
+      if (status_) widen(*tensor->dtype(), staging.data(), {data + done, some});
+      done += some;
+    }
   }
 
-  /// Widened into a place of the caller's own, for what is kept in another form.
-  void floats(TensorInfo const& tensor, std::span<float> out) {
-    if (!reads_ || !status_) return;
-    staging_.resize(static_cast<std::size_t>(tensor.size_bytes));
-    status_ = source_.read(tensor.name, 0, staging_);
-    if (status_) widen(*tensor.dtype(), staging_.data(), out);
+  /// Room in the block for what follows from tensors and is none itself; nullptr while counting.
+  template <class T>
+  T* room(std::int64_t count) noexcept {
+    return place_.take<T>(count);
   }
 
   std::size_t used_bytes() const noexcept { return place_.used_bytes(); }
@@ -54,18 +61,18 @@ class WeightLoader {
   TensorSource const& source_;
   Workspace place_;
   bool reads_;
-  std::vector<std::byte> staging_;
   Status status_;
 };
 
 /// Walks over all tensors in one order, twice: `walk(loader)` counts bytes first, and then reads into one block.
-/// @return the block, which the weights point into; io, corrupt, out_of_memory.
+/// @return the block, which the weights point into; io, corrupt; out_of_memory, naming the source.
 template <class Walk>
 Result<Buffer> load_weights(TensorSource const& source, MemoryResource& memory, Walk const& walk) {
   WeightLoader counter(source);
   walk(counter);
-  SIDA_TRY_ASSIGN(Buffer arena, Buffer::allocate(memory, counter.used_bytes(), Workspace::kAlignment));
-  WeightLoader loader(source, arena.bytes());
+  auto arena = Buffer::allocate(memory, counter.used_bytes(), Workspace::kAlignment);
+  if (!arena) return std::move(arena).error().with_context(source.path() + ": dense weights");
+  WeightLoader loader(source, arena->bytes());
   walk(loader);
   SIDA_TRY(loader.take_status());
   return arena;

@@ -15,26 +15,37 @@ constexpr std::int64_t round_up_16(std::int64_t count) noexcept { return ceil_di
 struct Lane {
   float* scores;  // [kQueryRows, longest]
   float* values;  // [d_kv, longest], one head's v, transposed
+  float* bias;    // [2 * longest - 1], one head's bias by key position - query position
 };
 
 Lane lane_at(AttentionArgs const& args, float* scratch, std::int64_t lane) noexcept {
   float* const start = scratch + lane * attention_scratch(1, args.d_kv, args.longest);
-  return {start, start + round_up_16(kQueryRows * args.longest)};
+  float* const values = start + round_up_16(kQueryRows * args.longest);
+  return {start, values, values + round_up_16(args.d_kv * args.longest)};
 }
 
-/// scores[i, j] += bias by (j - query), then softmax over j, in place. scores: [queries, keys], of queries from
-/// `first_query` on.
-void bias_and_softmax(AttentionArgs const& args, std::int64_t head, std::int64_t first_query,
-                      Matrix<float> scores) noexcept {
-  std::int64_t const reach = args.max_distance;
-  float const* const bias = args.position_bias + head * (2 * reach + 1) + reach;
+/// The bias of one head for every distance within a sequence, into lane.bias. @return that of distance 0.
+float const* spread_bias(AttentionArgs const& args, std::int64_t tokens, std::int64_t head, Lane const& lane) noexcept {
+  float* const middle = lane.bias + tokens - 1;
+  float const* const of_head = args.position_bias + head;
+  for (std::int64_t away = 0; away < tokens; ++away) {
+    std::int64_t const before = args.position_buckets[std::min(away, args.max_distance)];
+    middle[-away] = of_head[before * args.heads];
+    if (away > 0) middle[away] = of_head[(before + args.buckets / 2) * args.heads];
+  }
+  return middle;
+}
+
+/// scores[i, j] += bias[j - query], then softmax over j, in place. scores: [queries, keys], of queries from
+/// `first_query` on; bias: that of distance 0.
+void bias_and_softmax(float const* bias, std::int64_t first_query, Matrix<float> scores) noexcept {
   for (std::int64_t i = 0; i < scores.rows; ++i) {
     auto const row = scores.row(i);
     std::int64_t const query = first_query + i;
     float highest = -INFINITY;
     for (std::int64_t j = 0; j < scores.cols; ++j) {
       float& score = row[static_cast<std::size_t>(j)];
-      score += bias[std::clamp(j - query, -reach, reach)];
+      score += bias[j - query];
       highest = std::max(highest, score);
     }
     float sum = 0;
@@ -53,6 +64,7 @@ void attend(AttentionArgs const& args, std::int64_t first, std::int64_t tokens, 
   for (std::int64_t t = 0; t < tokens; ++t) {
     for (std::int64_t c = 0; c < args.d_kv; ++c) lane.values[c * tokens + t] = args.v(first + t, column + c);
   }
+  float const* const bias = spread_bias(args, tokens, head, lane);
   for (std::int64_t query = 0; query < tokens; query += kQueryRows) {
     std::int64_t const queries = std::min(kQueryRows, tokens - query);
     Matrix<float> const scores(lane.scores, queries, tokens);
@@ -67,7 +79,7 @@ void attend(AttentionArgs const& args, std::int64_t first, std::int64_t tokens, 
     gemm.n = tokens;
     gemm.k = args.d_kv;
     gemm_nt(args.isa, gemm);
-    bias_and_softmax(args, head, query, scores);
+    bias_and_softmax(bias, query, scores);
     gemm.x = scores.data;
     gemm.x_stride = scores.stride;
     gemm.w = lane.values;
@@ -87,7 +99,7 @@ std::int64_t attention_units(AttentionArgs const& args) noexcept {
 }  // namespace
 
 std::int64_t attention_scratch(std::int64_t lanes, std::int64_t d_kv, std::int64_t longest) noexcept {
-  return lanes * (round_up_16(kQueryRows * longest) + round_up_16(d_kv * longest));
+  return lanes * (round_up_16(kQueryRows * longest) + round_up_16(d_kv * longest) + round_up_16(2 * longest));
 }
 
 std::int64_t attention_lanes(ThreadPool& pool, AttentionArgs const& args) noexcept {

@@ -128,9 +128,11 @@ Status SwitchEncoder::Impl::run_attention(StateImpl& state, ThreadPool& pool, Sw
   args.v = state.v;
   args.context = state.context;
   args.offsets = state.offsets;
-  args.position_bias = weights.position_bias.data();
+  args.position_bias = weights.position_bias;
+  args.position_buckets = weights.position_buckets;
   args.heads = config.num_heads;
   args.d_kv = config.d_kv;
+  args.buckets = config.relative_attention_num_buckets;
   args.max_distance = config.relative_attention_max_distance;
   args.longest = state.longest;
   std::int64_t const lanes = model_detail::attention_lanes(pool, args);
@@ -203,9 +205,7 @@ Result<std::unique_ptr<SwitchEncoder>> SwitchEncoder::load(SwitchCheckpoint cons
 SwitchConfig const& SwitchEncoder::config() const noexcept { return impl_->config; }
 bool SwitchEncoder::has_head() const noexcept { return impl_->weights.has_head(); }
 std::uint32_t SwitchEncoder::moe_layers() const noexcept { return impl_->moe_layers; }
-std::size_t SwitchEncoder::dense_bytes() const noexcept {
-  return impl_->weights.arena.size_bytes() + impl_->weights.position_bias.size() * sizeof(float);
-}
+std::size_t SwitchEncoder::dense_bytes() const noexcept { return impl_->weights.arena.size_bytes(); }
 
 Status SwitchEncoder::embed(std::span<std::int32_t const> ids, Matrix<float> out) const {
   auto const& config = impl_->config;

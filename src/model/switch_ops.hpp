@@ -39,14 +39,16 @@ void mean_rows(ThreadPool& pool, Matrix<float const> x, std::span<std::uint32_t 
 /// Self-attention within each sequence, T5's way: scores are not scaled, and a bias by relative position is added.
 struct AttentionArgs {
   CpuIsa isa = CpuIsa::portable;
-  Matrix<float const> q, k, v;             // [tokens, heads * d_kv]
-  Matrix<float> context;                   // [tokens, heads * d_kv]
-  std::span<std::uint32_t const> offsets;  // [sequences + 1]
-  float const* position_bias = nullptr;    // [heads, 2 * max_distance + 1], see SwitchWeights
+  Matrix<float const> q, k, v;                     // [tokens, heads * d_kv]
+  Matrix<float> context;                           // [tokens, heads * d_kv]
+  std::span<std::uint32_t const> offsets;          // [sequences + 1]
+  float const* position_bias = nullptr;            // [buckets, heads]
+  std::int32_t const* position_buckets = nullptr;  // [max_distance + 1], see SwitchWeights
   std::int64_t heads = 0;
   std::int64_t d_kv = 0;
-  std::int64_t max_distance = 0;
-  std::int64_t longest = 0;  // tokens of the longest sequence
+  std::int64_t buckets = 0;       // half of them for keys after their query
+  std::int64_t max_distance = 0;  // keys further away share a bucket
+  std::int64_t longest = 0;       // tokens of the longest sequence
 };
 
 /// Floats of scratch for `lanes` tasks at once.

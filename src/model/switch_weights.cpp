@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <span>
 #include <string>
 #include <utility>
 
@@ -14,40 +13,26 @@ namespace {
 
 void load_all(dense::WeightLoader& loader, SwitchTensors const& tensors, SwitchWeights& weights) {
   loader.matrix(weights.embedding, tensors.embedding);
+  loader.floats(weights.position_bias, tensors.position_bias);
   weights.blocks.resize(tensors.blocks.size());
   for (std::size_t i = 0; i < tensors.blocks.size(); ++i) {
     SwitchBlockTensors const& from = tensors.blocks[i];
     SwitchBlockWeights& to = weights.blocks[i];
-    loader.vector(to.attention_norm, from.attention_norm);
+    loader.floats(to.attention_norm, from.attention_norm);
     loader.matrix(to.q, from.q);
     loader.matrix(to.k, from.k);
     loader.matrix(to.v, from.v);
     loader.matrix(to.o, from.o);
-    loader.vector(to.ffn_norm, from.ffn_norm);
+    loader.floats(to.ffn_norm, from.ffn_norm);
     loader.matrix(to.wi, from.wi);
     loader.matrix(to.wo, from.wo);
     loader.matrix(to.router, from.router);
   }
-  loader.vector(weights.final_norm, tensors.final_norm);
+  loader.floats(weights.final_norm, tensors.final_norm);
   loader.matrix(weights.head_dense, tensors.head_dense);
-  loader.vector(weights.head_dense_bias, tensors.head_dense_bias);
+  loader.floats(weights.head_dense_bias, tensors.head_dense_bias);
   loader.matrix(weights.head_out, tensors.head_out);
-  loader.vector(weights.head_out_bias, tensors.head_out_bias);
-}
-
-/// [buckets, heads] as stored → [heads, 2 * max_distance + 1] by distance.
-std::vector<float> spread_position_bias(SwitchConfig const& config, std::vector<float> const& bias) {
-  std::int64_t const reach = config.relative_attention_max_distance;
-  std::int64_t const width = 2 * reach + 1;
-  std::vector<float> table(static_cast<std::size_t>(config.num_heads * width));
-  for (std::int64_t distance = -reach; distance <= reach; ++distance) {
-    std::int64_t const bucket = relative_position_bucket(distance, config.relative_attention_num_buckets, reach);
-    for (std::int64_t head = 0; head < config.num_heads; ++head) {
-      table[static_cast<std::size_t>(head * width + distance + reach)] =
-          bias[static_cast<std::size_t>(bucket * config.num_heads + head)];
-    }
-  }
-  return table;
+  loader.floats(weights.head_out_bias, tensors.head_out_bias);
 }
 
 }  // namespace
@@ -69,13 +54,18 @@ std::int64_t relative_position_bucket(std::int64_t distance, std::int64_t bucket
 Result<SwitchWeights> load_switch_weights(SwitchConfig const& config, SwitchTensors const& tensors,
                                           TensorSource const& source, MemoryResource& memory) {
   SwitchWeights weights;
-  std::vector<float> bias(static_cast<std::size_t>(config.relative_attention_num_buckets * config.num_heads));
+  std::int32_t* buckets = nullptr;
+  std::int64_t const reach = config.relative_attention_max_distance;
   auto const walk = [&](dense::WeightLoader& loader) {
     load_all(loader, tensors, weights);
-    loader.floats(*tensors.position_bias, bias);
+    buckets = loader.room<std::int32_t>(reach + 1);
   };
   SIDA_TRY_ASSIGN(weights.arena, dense::load_weights(source, memory, walk));
-  weights.position_bias = spread_position_bias(config, bias);
+  for (std::int64_t away = 0; away <= reach; ++away) {
+    buckets[away] =
+        static_cast<std::int32_t>(relative_position_bucket(-away, config.relative_attention_num_buckets, reach));
+  }
+  weights.position_buckets = buckets;
   return weights;
 }
 

@@ -26,10 +26,9 @@ struct SwitchBlockWeights {
 };
 
 struct SwitchWeights {
-  WeightMatrix embedding;  // [vocab, d_model]
-  /// [heads, 2 * max_distance + 1]: added to a score by key position - query position, from -max_distance on. All
-  /// that is further away shares the outermost value.
-  std::vector<float> position_bias;
+  WeightMatrix embedding;                          // [vocab, d_model]
+  float const* position_bias = nullptr;            // [buckets, heads], added to a score
+  std::int32_t const* position_buckets = nullptr;  // [max_distance + 1], of a key so far before its query
   std::vector<SwitchBlockWeights> blocks;
   float const* final_norm = nullptr;       // [d_model]
   WeightMatrix head_dense;                 // [d_model, d_model]; no rows without a head
@@ -42,7 +41,7 @@ struct SwitchWeights {
 };
 
 /// Reads `tensors` of `source`, one after the other, each straight into its place in one block of `memory`.
-/// @return io, corrupt, out_of_memory.
+/// @return io, corrupt; out_of_memory, naming the source.
 Result<SwitchWeights> load_switch_weights(SwitchConfig const& config, SwitchTensors const& tensors,
                                           TensorSource const& source, MemoryResource& memory);
 

@@ -108,7 +108,7 @@ Result<LstmHashTensors> find_tensors(TensorSource const& source) {
 
 void load_linear(dense::WeightLoader& loader, LinearTensors const& from, LinearWeights& to) {
   loader.matrix(to.weight, from.weight);
-  loader.vector(to.bias, from.bias);
+  loader.floats(to.bias, from.bias);
 }
 
 void load_all(dense::WeightLoader& loader, LstmHashTensors const& from, LstmHashWeights& to) {
@@ -116,8 +116,8 @@ void load_all(dense::WeightLoader& loader, LstmHashTensors const& from, LstmHash
   for (int layer = 0; layer < 2; ++layer) {
     loader.matrix(to.lstm[layer].input, from.lstm[layer].input);
     loader.matrix(to.lstm[layer].recurrent, from.lstm[layer].recurrent);
-    loader.vector(to.lstm[layer].input_bias, from.lstm[layer].input_bias);
-    loader.vector(to.lstm[layer].recurrent_bias, from.lstm[layer].recurrent_bias);
+    loader.floats(to.lstm[layer].input_bias, from.lstm[layer].input_bias);
+    loader.floats(to.lstm[layer].recurrent_bias, from.lstm[layer].recurrent_bias);
   }
   load_linear(loader, from.residual, to.residual);
   to.heads.resize(from.heads.size());

@@ -358,6 +358,7 @@ class CountingMemory final : public MemoryResource {
   Result<void*> allocate(std::size_t bytes, std::size_t alignment) override {
     if (fails) return Error(Errc::out_of_memory, "no memory");
     ++allocations;
+    asked_bytes += bytes;
     return memory_.allocate(bytes, alignment);
   }
   void deallocate(void* data, std::size_t bytes, std::size_t alignment) noexcept override {
@@ -366,6 +367,7 @@ class CountingMemory final : public MemoryResource {
   Tier space() const noexcept override { return Tier::host; }
 
   int allocations = 0;
+  std::size_t asked_bytes = 0;
   bool fails = false;
 
  private:
@@ -389,7 +391,9 @@ TEST_F(SwitchEncoderTest, ReportsThatMemoryRanOut) {
   LoadedEncoder loaded(folder_.path());
   CountingMemory memory;
   memory.fails = true;
-  EXPECT_EQ(SwitchEncoder::load(loaded.checkpoint, *loaded.store, {}, memory).code(), Errc::out_of_memory);
+  auto const refused = SwitchEncoder::load(loaded.checkpoint, *loaded.store, {}, memory);
+  EXPECT_EQ(refused.code(), Errc::out_of_memory);
+  EXPECT_NE(refused.message().find(folder_ / "model.safetensors"), std::string::npos) << refused.message();
   memory.fails = false;
   auto const encoder = value_of(SwitchEncoder::load(loaded.checkpoint, *loaded.store, {}, memory));
   SwitchEncoder::State state;
@@ -402,6 +406,17 @@ TEST_F(SwitchEncoderTest, ReportsThatMemoryRanOut) {
   EXPECT_EQ(encoder->run_to(0, state, pool_).code(), Errc::out_of_memory);
   memory.fails = false;
   must(encoder->run_to(0, state, pool_));
+}
+
+TEST_F(SwitchEncoderTest, KeepsOneBiasPerBucketHoweverFarPositionsReach) {
+  config_.relative_attention_max_distance = std::int64_t{1} << 20;
+  TempDir folder;
+  write_checkpoint(folder, config_, random_tensors(config_));
+  LoadedEncoder loaded(folder.path());
+  CountingMemory memory;
+  auto const encoder = value_of(SwitchEncoder::load(loaded.checkpoint, *loaded.store, {}, memory));
+  EXPECT_LT(encoder->dense_bytes(), loaded.checkpoint.dense_bytes() + (std::size_t{5} << 20));
+  EXPECT_EQ(memory.asked_bytes, encoder->dense_bytes()) << "all from the memory that is lent";
 }
 
 TEST_F(SwitchEncoderTest, RejectsAStoreOfOtherExperts) {
@@ -435,9 +450,9 @@ TEST_F(SwitchEncoderTest, TakesAnotherCapacity) {
 
 TEST_F(SwitchEncoderTest, KeepsDenseWeightsInTheirOwnType) {
   LoadedEncoder loaded(folder_.path());
-  std::size_t const bias_table = 4 * 3 * (2 * 20 + 1);
+  std::size_t const bucket_table = 4 * (20 + 1);
   // Vectors are widened, and each tensor starts at a multiple of 64 bytes.
-  EXPECT_LE(loaded.encoder->dense_bytes(), loaded.checkpoint.dense_bytes() + bias_table + 64 * 60 + 2 * 26 * 14);
+  EXPECT_LE(loaded.encoder->dense_bytes(), loaded.checkpoint.dense_bytes() + bucket_table + 64 * 60 + 2 * 26 * 14);
   EXPECT_EQ(loaded.encoder->config(), config_);
   EXPECT_TRUE(loaded.encoder->has_head());
   EXPECT_EQ(loaded.encoder->moe_layers(), 2U);
