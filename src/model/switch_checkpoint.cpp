@@ -46,11 +46,8 @@ void take_names(SwitchTensors const& tensors, SwitchCheckpoint& checkpoint) {
 
 /// All experts have the shape that the config implies and the type of the first one.
 Status open_experts(SwitchCheckpoint& checkpoint, std::string const& prefix) {
-  auto const names = model_detail::switch_expert_names(checkpoint.config, prefix);
-  std::string const& first = names[0][0].in;
-  TensorInfo const* const tensor = checkpoint.dense->find(first);
-  if (tensor == nullptr) return {Errc::not_found, checkpoint.dense->path() + ": no tensor '" + first + "'"};
-  auto const dtype = tensor->dtype();
+  SIDA_TRY_ASSIGN(auto const names, model_detail::find_expert_names(checkpoint.config, prefix, *checkpoint.dense));
+  auto const dtype = checkpoint.dense->find(names[0][0].in)->dtype();
   if (!dtype) return Error(dtype.error()).with_context(checkpoint.dense->path());
   SIDA_TRY_ASSIGN(checkpoint.layout, ExpertLayout::of({checkpoint.config.activation, *dtype, checkpoint.config.d_model,
                                                        checkpoint.config.d_ff}));

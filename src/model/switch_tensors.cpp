@@ -79,15 +79,21 @@ Result<SwitchTensors> find_switch_tensors(SwitchConfig const& config, TensorSour
   return tensors;
 }
 
-std::vector<std::vector<ExpertTensorNames>> switch_expert_names(SwitchConfig const& config, std::string const& prefix) {
+Result<std::vector<std::vector<ExpertTensorNames>>> find_expert_names(SwitchConfig const& config,
+                                                                      std::string const& prefix,
+                                                                      TensorSource const& source) {
   std::vector<std::vector<ExpertTensorNames>> names;
   for (std::uint32_t block = 0; block < config.num_layers; ++block) {
     if (!config.is_sparse(block)) continue;
-    auto& layer = names.emplace_back(config.num_experts);
+    auto& layer = names.emplace_back();
     for (std::uint32_t expert = 0; expert < config.num_experts; ++expert) {
       std::string const base = block_name(prefix, block) + "1.mlp.experts.expert_" + std::to_string(expert);
-      layer[expert].in = base + ".wi.weight";
-      layer[expert].out = base + ".wo.weight";
+      layer.push_back({{}, base + ".wi.weight", base + ".wo.weight"});
+      for (auto const* const name : {&layer.back().in, &layer.back().out}) {
+        if (source.find(*name) != nullptr) continue;
+        return Error(Errc::not_found, source.path() + ": no tensor '" + *name + "', but config.json implies " +
+                                          std::to_string(config.num_experts) + " experts");
+      }
     }
   }
   return names;

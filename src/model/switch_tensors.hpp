@@ -44,7 +44,10 @@ struct SwitchTensors {
 /// unsupported (an element type that sida does not compute with).
 Result<SwitchTensors> find_switch_tensors(SwitchConfig const& config, TensorSource const& source);
 
-/// `names[layer][expert]` of the encoder's experts.
-std::vector<std::vector<ExpertTensorNames>> switch_expert_names(SwitchConfig const& config, std::string const& prefix);
+/// `names[layer][expert]` of the encoder's experts. Each is looked up as it is made, so that names take no more memory
+/// than those that the file holds, whatever the config says. @return not_found, naming the first that isn't there.
+Result<std::vector<std::vector<ExpertTensorNames>>> find_expert_names(SwitchConfig const& config,
+                                                                      std::string const& prefix,
+                                                                      TensorSource const& source);
 
 }  // namespace sida::inline v0::model_detail

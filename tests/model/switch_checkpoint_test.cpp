@@ -7,12 +7,25 @@
 
 #include <gtest/gtest.h>
 
+#include "model/switch_tensors.hpp"
 #include "sida/io/packed.hpp"
 #include "tests/model/encoder_fixture.hpp"
 #include "tests/model/random_checkpoint.hpp"
 
 namespace sida::testing {
 namespace {
+
+/// A checkpoint of nothing.
+class NoTensors final : public TensorSource {
+ public:
+  std::string const& path() const noexcept override { return path_; }
+  std::span<TensorInfo const> tensors() const noexcept override { return {}; }
+  Status read(std::string_view, std::uint64_t, std::span<std::byte>) const override { return {Errc::not_found, ""}; }
+  ReadStats read_stats() const noexcept override { return {}; }
+
+ private:
+  std::string path_ = "nothing";
+};
 
 constexpr char kNorm[] = "encoder.final_layer_norm.weight";
 
@@ -257,6 +270,18 @@ TEST_F(SwitchCheckpointTest, RejectsAContainerWhoseConfigContradictsItsExperts) 
     EXPECT_EQ(packed.code(), Errc::corrupt) << packed.message();
     EXPECT_NE(packed.message().find("model.sida"), std::string::npos) << packed.message();
   }
+}
+
+TEST(SwitchTensors, DoNotMakeNamesOfExpertsThatAreNotThere) {
+  SwitchConfig config;  // 268 million experts, whose names would take tens of gigabytes
+  config.num_layers = 4096;
+  config.encoder_sparse_step = 1;
+  config.num_experts = 65534;
+  auto const names = model_detail::find_expert_names(config, "", NoTensors());
+  EXPECT_EQ(names.code(), Errc::not_found);
+  EXPECT_EQ(names.message(),
+            "nothing: no tensor 'encoder.block.0.layer.1.mlp.experts.expert_0.wi.weight', but config.json implies "
+            "65534 experts");
 }
 
 }  // namespace
