@@ -4,10 +4,10 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
 
+#include "io/output_target.hpp"
 #include "sida/detail/try.hpp"
 
 namespace sida::cli {
@@ -17,44 +17,39 @@ constexpr std::size_t kBufferBytes = std::size_t{1} << 20;
 
 std::string system_message() { return std::strerror(errno); }
 
-/// A new file beside `path` that nobody else writes.
-Result<std::pair<int, std::string>> create_beside(std::string const& path) {
-  for (unsigned attempt = 0; attempt < 100; ++attempt) {
-    std::string name = path + ".tmp-" + std::to_string(getpid()) + "-" + std::to_string(attempt);
-    int const fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0) return std::pair(fd, std::move(name));
-    if (errno != EEXIST) break;
-  }
-  return Error(Errc::io, path + ": cannot create: " + system_message());
-}
-
 }  // namespace
 
 Result<OutputFile> OutputFile::create(std::string const& path) {
+  using Kind = io_detail::OutputTarget::Kind;
+  SIDA_TRY_ASSIGN(auto target, io_detail::find_output_target(path));
+  if (target.kind == Kind::folder) return Error(Errc::io, path + ": is a folder");
   OutputFile file;
   file.path_ = path;
-  struct stat status {};
-  bool const exists = ::stat(path.c_str(), &status) == 0;
-  if (exists && S_ISDIR(status.st_mode)) return Error(Errc::io, path + ": is a folder");
-  if (exists && !S_ISREG(status.st_mode)) {
-    file.fd_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
-    if (file.fd_ < 0) return Error(Errc::io, path + ": cannot open: " + system_message());
+  if (target.kind != Kind::file) {
+    int const fd = target.descriptor >= 0 ? ::fcntl(target.descriptor, F_DUPFD_CLOEXEC, 0)
+                                          : ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return Error(Errc::io, path + ": cannot open: " + system_message());
+    file.fd_ = io_detail::FileDescriptor(fd);
+    file.first_ = ::lseek(fd, 0, SEEK_CUR);
     return file;
   }
-  SIDA_TRY_ASSIGN(auto created, create_beside(path));
-  file.fd_ = created.first;
-  file.temporary_ = std::move(created.second);
+  auto temporary = io_detail::create_temporary_beside(target.path);
+  if (!temporary) return Error(temporary.code(), path + ": cannot create: " + std::string(temporary.message()));
+  file.fd_ = std::move(temporary->descriptor);
+  file.temporary_ = std::move(temporary->path);
+  file.target_ = std::move(target.path);
   return file;
 }
 
 OutputFile::~OutputFile() {
-  if (fd_ >= 0) ::close(fd_);
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
 void OutputFile::swap(OutputFile& other) noexcept {
   std::swap(fd_, other.fd_);
+  std::swap(first_, other.first_);
   path_.swap(other.path_);
+  target_.swap(other.target_);
   temporary_.swap(other.temporary_);
   buffer_.swap(other.buffer_);
 }
@@ -75,7 +70,7 @@ Status OutputFile::write(std::span<std::byte const> bytes) {
 Status OutputFile::flush() {
   std::string_view rest = buffer_;
   while (!rest.empty()) {
-    ssize_t const written = ::write(fd_, rest.data(), rest.size());
+    ssize_t const written = ::write(fd_.get(), rest.data(), rest.size());
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return failure("write");
     rest.remove_prefix(static_cast<std::size_t>(written));
@@ -86,8 +81,9 @@ Status OutputFile::flush() {
 
 Status OutputFile::overwrite(std::uint64_t offset, std::span<std::byte const> bytes) {
   SIDA_TRY(flush());
+  offset += static_cast<std::uint64_t>(first_);
   while (!bytes.empty()) {
-    ssize_t const written = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    ssize_t const written = ::pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return failure("write");
     bytes = bytes.subspan(static_cast<std::size_t>(written));
@@ -96,14 +92,26 @@ Status OutputFile::overwrite(std::uint64_t offset, std::span<std::byte const> by
   return {};
 }
 
-Status OutputFile::commit() {
+bool OutputFile::can_overwrite() const noexcept { return first_ >= 0 && (::fcntl(fd_.get(), F_GETFL) & O_APPEND) == 0; }
+
+Status OutputFile::finish() {
   SIDA_TRY(flush());
-  int const fd = std::exchange(fd_, -1);
-  if (::close(fd) != 0) return failure("close");
+  // A disk that is full may say so no earlier.
+  if (!temporary_.empty() && ::fsync(fd_.get()) != 0) return failure("fsync");
+  if (::close(fd_.release()) != 0) return failure("close");
+  return {};
+}
+
+Status OutputFile::publish() {
   if (temporary_.empty()) return {};
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) return failure("rename");
+  if (std::rename(temporary_.c_str(), target_.c_str()) != 0) return failure("rename");
   temporary_.clear();
   return {};
+}
+
+Status OutputFile::commit() {
+  SIDA_TRY(finish());
+  return publish();
 }
 
 }  // namespace sida::cli

@@ -6,13 +6,20 @@
 #include <string>
 #include <string_view>
 
+#include "io/file_descriptor.hpp"
 #include "sida/core/result.hpp"
 
 namespace sida::cli {
 
-/// A file that appears whole or not at all: written beside `path` under a temporary name, renamed by `commit`,
-/// removed by the destructor when there was no commit. A path that names something other than a regular file
-/// (/dev/stdout, a pipe) is written directly. Buffered. Move-only.
+/// A file that appears whole or not at all: written beside its place under a temporary name, renamed by `publish`,
+/// removed by the destructor when there was no `publish`. A symbolic link at the path stays, and leads to the new file.
+/// Buffered. Move-only.
+///
+/// Two kinds of path are written directly instead, from the first flush on:
+/// - devices, FIFOs and sockets;
+/// - names of open descriptors, such as /dev/stdout, whatever stands behind them. Output goes through the descriptor,
+///   from its place on: where a shell has redirected standard output to a file, it goes into that very file, between
+///   what the program prints before and after.
 class OutputFile {
  public:
   /// @return io, naming `path`.
@@ -26,9 +33,15 @@ class OutputFile {
 
   Status write(std::span<std::byte const> bytes);
   Status write(std::string_view text);
+  /// Whether there can be an `overwrite`: not in a pipe, nor in a file that is opened for appending.
+  bool can_overwrite() const noexcept;
   /// Overwrites bytes that were written before (a header whose counts are known late).
   Status overwrite(std::uint64_t offset, std::span<std::byte const> bytes);
-  /// Flushes, closes and renames. Call it last.
+  /// Writes all of it out, and closes: what may yet fail for a full disk fails here. Nothing is written afterwards.
+  Status finish();
+  /// Gives a finished file its place. Of several files, finish all before the first is published.
+  Status publish();
+  /// Both.
   Status commit();
 
   std::string const& path() const noexcept { return path_; }
@@ -39,9 +52,11 @@ class OutputFile {
   Status flush();
   Error failure(std::string_view what) const;
 
-  int fd_ = -1;
-  std::string path_;
-  std::string temporary_;  ///< empty when written directly
+  io_detail::FileDescriptor fd_;
+  std::int64_t first_ = 0;  ///< offset of our first byte in the file; -1 where it has no offsets
+  std::string path_;        ///< as given
+  std::string target_;      ///< what `path_` leads to; empty when written directly
+  std::string temporary_;   ///< empty when written directly
   std::string buffer_;
 };
 

@@ -6,35 +6,31 @@
 #include <unistd.h>
 #include <utility>
 
+#include "io/output_target.hpp"
 #include "sida/detail/try.hpp"
 
 namespace sida::inline v0::io_detail {
 
 Result<AtomicFile> AtomicFile::create(std::string const& path) {
-  if (path.empty() || path.find('\0') != path.npos) return Error(Errc::invalid_argument, "empty path, or NUL in it");
-  auto const slash = path.rfind('/');
-  std::string const folder = slash == path.npos ? "." : path.substr(0, slash + 1);
+  SIDA_TRY_ASSIGN(OutputTarget target, find_output_target(path));
+  switch (target.kind) {
+    case OutputTarget::Kind::file: break;
+    case OutputTarget::Kind::folder: return Error(Errc::io, path + ": is a folder");
+    case OutputTarget::Kind::special: return Error(Errc::io, path + ": not a regular file");
+    case OutputTarget::Kind::descriptor: return Error(Errc::io, path + ": an open file, not the name of one");
+  }
   AtomicFile file;
-  file.path_ = path;
-  file.folder_ = FileDescriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  file.path_ = std::move(target.path);
+  file.folder_ = FileDescriptor(::open(folder_of(file.path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!file.folder_) {
     int const error = errno;
     return system_error(error == ENOENT || error == ENOTDIR ? Errc::not_found : Errc::io, path, "open its folder",
                         error);
   }
-  // A name of fixed length, since that of `path` may be as long as a name can be.
-  constexpr int kTries = 1000;
-  for (int i = 0; i < kTries; ++i) {
-    std::string name = folder + (slash == path.npos ? "/" : "") + ".sida-" + std::to_string(::getpid()) + "-" +
-                       std::to_string(i) + ".tmp";
-    file.file_ = FileDescriptor(::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-    if (file.file_) {
-      file.temporary_ = std::move(name);
-      return file;
-    }
-    if (errno != EEXIST) return system_error(Errc::io, path, "create a temporary file beside it", errno);
-  }
-  return Error(Errc::io, path + ": no free name for a temporary file beside it");
+  SIDA_TRY_ASSIGN(TemporaryFile temporary, create_temporary_beside(file.path_));
+  file.file_ = std::move(temporary.descriptor);
+  file.temporary_ = std::move(temporary.path);
+  return file;
 }
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept

@@ -11,10 +11,12 @@
 namespace sida::inline v0::io_detail {
 
 /// A file that comes to be at its path whole or not at all: written under a temporary name in the same folder,
-/// which is removed again unless `commit` succeeds. Move-only; one thread.
+/// which is removed again unless `commit` succeeds. A symbolic link at the path stays, and leads to the new file.
+/// Move-only; one thread.
 class AtomicFile {
  public:
-  /// @return not_found (the folder), io.
+  /// @return not_found (the folder); io, also for what is there and no regular file: a folder, a device, a FIFO, or a
+  /// name of an open descriptor such as /dev/stdout.
   static Result<AtomicFile> create(std::string const& path);
   AtomicFile(AtomicFile&& other) noexcept;
   AtomicFile& operator=(AtomicFile&&) = delete;

@@ -22,6 +22,8 @@ class FileDescriptor {
   ~FileDescriptor();
 
   int get() const noexcept { return fd_; }
+  /// Gives the descriptor away: the caller closes it.
+  int release() noexcept { return std::exchange(fd_, -1); }
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
  private:

@@ -163,7 +163,7 @@ TEST_F(ExitStatus, Is130WhenInterruptedAndLeavesNoOutput) {
   for (auto const* const prefetch : {"none", "oracle", "wrong"}) {
     Program program(classify(
         {"--budget", "25%", "--prefetch", prefetch, "--out", folder / "preds.tsv", "--record", folder / "record"}));
-    ASSERT_TRUE(wait_for_entry(folder, "preds.tsv"));
+    ASSERT_TRUE(wait_for_entry(folder, ".sida-"));
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     program.send(SIGINT);
     expect_failure(program.wait(), 130, prefetch);

@@ -2,6 +2,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <sys/stat.h>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -120,6 +121,28 @@ TEST_F(WritePacked, UnusableTargetsAreErrors) {
   }
   expect_untouched();
   EXPECT_THAT(checkpoint_.folder.names(), UnorderedElementsAre("model.safetensors", "target"));
+}
+
+TEST_F(WritePacked, OnlyARegularFileIsReplaced) {
+  std::string const pipe = checkpoint_.folder / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::filesystem::create_symlink("pipe", checkpoint_.folder / "link");
+  PackInput pack = input();
+  pack.progress = [](std::uint64_t, std::uint64_t) { ADD_FAILURE() << "refused after the work has begun"; };
+  for (std::string const& path : {pipe, checkpoint_.folder / "link", std::string("/dev/stdout"), folder_}) {
+    Status const status = write_packed(path, pack);
+    EXPECT_EQ(status.code(), Errc::io) << path;
+    EXPECT_THAT(status.message(), HasSubstr(path));
+  }
+  EXPECT_TRUE(std::filesystem::is_fifo(pipe));
+}
+
+TEST_F(WritePacked, ALinkStaysAndLeadsToTheNewContainer) {
+  std::string const link = checkpoint_.folder / "link";
+  std::filesystem::create_symlink("target/model.sida", link);
+  ASSERT_TRUE(write_packed(link, input()));
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_TRUE(PackedFile::open(target_, ReadPath::pread));
 }
 
 TEST_F(WritePacked, InputsThatDoNotFitAreRefusedBeforeAnythingIsWritten) {

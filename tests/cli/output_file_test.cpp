@@ -1,0 +1,124 @@
+#include "cli/output_file.hpp"
+
+#include <cstddef>
+#include <fcntl.h>
+#include <filesystem>
+#include <string>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+#include <gtest/gtest.h>
+
+#include "io/file_descriptor.hpp"
+#include "tests/io/temp_dir.hpp"
+
+namespace sida::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using io_detail::FileDescriptor;
+
+class OutputFileTest : public ::testing::Test {
+ protected:
+  /// Writes `text` to `path` and commits.
+  static Status put(std::string const& path, std::string_view text) {
+    auto file = OutputFile::create(path);
+    if (!file) return file.status();
+    if (Status status = file->write(text); !status) return status;
+    return file->commit();
+  }
+  FileDescriptor open(std::string const& name, int flags) const {
+    return FileDescriptor(::open((folder / name).c_str(), flags | O_CREAT | O_CLOEXEC, 0600));
+  }
+  static std::string name_of(FileDescriptor const& file) { return "/dev/fd/" + std::to_string(file.get()); }
+
+  testing::TempDir folder;
+};
+
+TEST_F(OutputFileTest, AppearsWhole) {
+  testing::write_file(folder / "f", "old");
+  {
+    auto file = OutputFile::create(folder / "f");
+    ASSERT_TRUE(file) << file.message();
+    ASSERT_TRUE(file->write("half"));
+  }
+  EXPECT_EQ(testing::read_file(folder / "f"), "old");
+  EXPECT_EQ(folder.names().size(), 1U);
+  ASSERT_TRUE(put(folder / "f", "new"));
+  EXPECT_EQ(testing::read_file(folder / "f"), "new");
+  EXPECT_EQ(folder.names().size(), 1U);
+}
+
+TEST_F(OutputFileTest, FinishesBeforeItIsPublished) {
+  auto file = OutputFile::create(folder / "f");
+  ASSERT_TRUE(file && file->write("text"));
+  ASSERT_TRUE(file->finish());
+  EXPECT_FALSE(fs::exists(folder / "f"));
+  ASSERT_TRUE(file->publish());
+  EXPECT_EQ(testing::read_file(folder / "f"), "text");
+  auto full = OutputFile::create("/dev/full");
+  ASSERT_TRUE(full && full->write("text"));
+  EXPECT_EQ(full->finish().code(), Errc::io);
+}
+
+TEST_F(OutputFileTest, FollowsLinks) {
+  fs::create_directory(folder / "there");
+  testing::write_file(folder / "there/f", "old");
+  fs::create_symlink("there/f", folder / "link");
+  fs::create_symlink(folder / "link", folder / "link to link");
+  fs::create_symlink("there/absent", folder / "link to nothing");
+  ASSERT_TRUE(put(folder / "link to link", "new"));
+  ASSERT_TRUE(put(folder / "link to nothing", "first"));
+  EXPECT_TRUE(fs::is_symlink(folder / "link") && fs::is_symlink(folder / "link to link"));
+  EXPECT_EQ(testing::read_file(folder / "there/f"), "new");
+  EXPECT_EQ(testing::read_file(folder / "there/absent"), "first");
+  fs::create_symlink("circle", folder / "circle");
+  EXPECT_EQ(put(folder / "circle", "").code(), Errc::io);
+}
+
+TEST_F(OutputFileTest, TakesNamesAsLongAsTheyCanBe) {
+  for (std::size_t const length : {250, 255}) {
+    Status const status = put(folder / std::string(length, 'x'), "text");
+    EXPECT_TRUE(status) << status.message();
+  }
+  EXPECT_EQ(put(folder / std::string(256, 'x'), "text").code(), Errc::io);
+}
+
+TEST_F(OutputFileTest, WritesPipesAndDevicesDirectly) {
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  FileDescriptor const reader = open("pipe", O_RDWR);
+  fs::create_symlink("pipe", folder / "link");
+  ASSERT_TRUE(put(folder / "pipe", "one"));
+  ASSERT_TRUE(put(folder / "link", "two"));
+  char text[6];
+  ASSERT_EQ(::read(reader.get(), text, sizeof text), 6);
+  EXPECT_EQ(std::string(text, sizeof text), "onetwo");
+  EXPECT_TRUE(fs::is_fifo(folder / "pipe"));
+  EXPECT_TRUE(put("/dev/null", "text"));
+  EXPECT_EQ(put(folder.path(), "text").code(), Errc::io);
+}
+
+TEST_F(OutputFileTest, WritesThroughAnOpenDescriptor) {
+  FileDescriptor const file = open("f", O_RDWR);
+  fs::create_symlink(name_of(file), folder / "link");
+  ASSERT_EQ(::write(file.get(), "before ", 7), 7);
+  ASSERT_TRUE(put(folder / "link", "text"));
+  ASSERT_EQ(::write(file.get(), " after", 6), 6);
+  EXPECT_EQ(testing::read_file(folder / "f"), "before text after");
+}
+
+TEST_F(OutputFileTest, OverwritesWhereTheFileHasOffsets) {
+  FileDescriptor const file = open("f", O_RDWR);
+  ASSERT_EQ(::write(file.get(), "1234", 4), 4);
+  auto through = OutputFile::create(name_of(file));
+  ASSERT_TRUE(through && through->can_overwrite() && through->write("abcd"));
+  ASSERT_TRUE(through->overwrite(1, std::as_bytes(std::span("X", 1))));
+  ASSERT_TRUE(through->commit());
+  EXPECT_EQ(testing::read_file(folder / "f"), "1234aXcd");
+  auto const appending = OutputFile::create(name_of(open("f", O_WRONLY | O_APPEND)));
+  EXPECT_FALSE(appending && appending->can_overwrite());
+}
+
+}  // namespace
+}  // namespace sida::cli
