@@ -153,6 +153,10 @@ Result<NpyWriter> NpyWriter::create(std::string const& path, NpyType type, std::
     return Error(Errc::invalid_argument, path + ": a row of no elements, or too many of them");
   }
   SIDA_TRY_ASSIGN(auto file, OutputFile::create(path));
+  if (!file.can_overwrite()) {
+    return Error(Errc::io,
+                 path + ": cannot seek there, but a .npy file begins with the number of its rows, known last");
+  }
   NpyWriter writer(std::move(file), type, std::move(row_shape));
   SIDA_TRY(writer.file_.write(make_header(type, 0, writer.row_shape_)));
   return writer;

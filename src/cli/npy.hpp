@@ -32,7 +32,8 @@ inline constexpr NpyType npy_type_of<float> = NpyType::f32;
 /// known before. The file appears whole, or not at all. Move-only.
 class NpyWriter {
  public:
-  /// `row_shape`: all dimensions but the first; may be empty. @return io.
+  /// `row_shape`: all dimensions but the first; may be empty. @return io, also for an output that cannot seek, such as
+  /// a pipe.
   static Result<NpyWriter> create(std::string const& path, NpyType type, std::vector<std::uint64_t> row_shape);
 
   /// Whole rows. @return invalid_argument when `values` are of another type, or not a multiple of a row; io.

@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include "cli/npy.hpp"
 #include "io/file_descriptor.hpp"
 #include "tests/io/temp_dir.hpp"
 
@@ -118,6 +119,14 @@ TEST_F(OutputFileTest, OverwritesWhereTheFileHasOffsets) {
   EXPECT_EQ(testing::read_file(folder / "f"), "1234aXcd");
   auto const appending = OutputFile::create(name_of(open("f", O_WRONLY | O_APPEND)));
   EXPECT_FALSE(appending && appending->can_overwrite());
+}
+
+TEST_F(OutputFileTest, IsNoArrayWhereItCannotOverwrite) {
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  FileDescriptor const reader = open("pipe", O_RDWR);
+  auto const writer = NpyWriter::create(folder / "pipe", NpyType::f32, {1});
+  EXPECT_EQ(writer.code(), Errc::io);
+  EXPECT_NE(writer.message().find("pipe: "), std::string::npos) << writer.message();
 }
 
 }  // namespace
