@@ -13,8 +13,8 @@
 
 namespace sida::inline v0 {
 
-/// How often the first experts that a router took were the first guess, or among the first two or three. Real tokens only:
-/// what a router sent nowhere (padding, or over an expert's capacity) is not counted.
+/// How often the first experts that a router took were the first guess, or among the first two or three. Real tokens
+/// only: what a router sent nowhere (padding, or over an expert's capacity) is not counted.
 struct HitRates {
   struct Layer {
     std::uint64_t tokens = 0;
