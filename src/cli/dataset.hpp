@@ -40,7 +40,8 @@ inline constexpr std::size_t kMaxLineBytes = std::size_t{16} << 20;
 class Dataset {
  public:
   struct Options {
-    /// Asked when a read is interrupted by a signal; may be empty. True ends reading with `cancelled`.
+    /// Asked before a block is read, and several times a second while there is nothing to read; may be empty. True ends
+    /// reading with `cancelled`.
     std::function<bool()> cancelled;
   };
 

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <poll.h>
 #include <string_view>
 #include <unistd.h>
 #include <utility>
@@ -13,6 +14,8 @@
 namespace sida::cli {
 namespace {
 
+/// How long a read may wait before it asks again whether it is cancelled: a signal may come just before it waits.
+constexpr int kPatienceMs = 100;
 constexpr std::size_t kBlockBytes = std::size_t{64} << 10;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
@@ -65,7 +68,12 @@ Result<bool> LineReader::refill() {
   block_.resize(kBlockBytes);
   used_ = 0;
   for (;;) {
-    if (cancelled_ && cancelled_()) return Error(Errc::cancelled, name_ + ": reading was cancelled");
+    if (cancelled_) {
+      if (cancelled_()) return Error(Errc::cancelled, name_ + ": reading was cancelled");
+      pollfd wanted{.fd = fd_, .events = POLLIN, .revents = 0};
+      int const ready = ::poll(&wanted, 1, kPatienceMs);
+      if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
+    }
     ssize_t const count = ::read(fd_, block_.data(), block_.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return Error(Errc::io, name_ + ": cannot read: " + std::strerror(errno));

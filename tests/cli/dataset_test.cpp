@@ -1,11 +1,15 @@
 #include "cli/dataset.hpp"
 
 #include <csignal>
+#include <fcntl.h>
 #include <string>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "io/file_descriptor.hpp"
 #include "tests/io/temp_dir.hpp"
 
 namespace sida::cli {
@@ -189,6 +193,30 @@ TEST(Dataset, EndsWhenCancelled) {
   testing::write_file(folder / "d.tsv", "sentence\na\n");
   auto const dataset = Dataset::open(folder / "d.tsv", {.cancelled = [] { return true; }});
   EXPECT_EQ(dataset.code(), Errc::cancelled);
+}
+
+TEST(Dataset, EndsWhenCancelledWhileItWaits) {
+  testing::TempDir const folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  io_detail::FileDescriptor const writer(::open((folder / "pipe").c_str(), O_RDWR | O_CLOEXEC));
+  int asked = 0;  // no signal ends the wait
+  auto const dataset = Dataset::open(folder / "pipe", {.cancelled = [&] { return ++asked > 2; }});
+  EXPECT_EQ(dataset.code(), Errc::cancelled);
+}
+
+TEST(Dataset, WaitsForWhatComesLate) {
+  testing::TempDir const folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  io_detail::FileDescriptor writer(::open((folder / "pipe").c_str(), O_RDWR | O_CLOEXEC));
+  int asked = 0;
+  auto const give = [&] {
+    if (++asked == 2) {
+      EXPECT_EQ(::write(writer.get(), "sentence\na\n", 11), 11);
+    }
+    if (asked == 4) writer = io_detail::FileDescriptor();
+    return false;
+  };
+  EXPECT_EQ(read_all(Dataset::open(folder / "pipe", {.cancelled = give})), Rows{"a"});
 }
 
 }  // namespace
