@@ -36,7 +36,7 @@ Result<bool> Dataset::Impl::next_line() {
   for (;;) {
     SIDA_TRY_ASSIGN(bool const has_line, lines.next(line));
     if (!has_line) return false;
-    if (!is_blank(line)) break;
+    if (!is_blank(line) || (parser && !parser->skips(line))) break;
     if (blank == 0) blank = lines.line_number();
   }
   if (blank == 0 || !parser) return true;

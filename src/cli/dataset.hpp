@@ -35,7 +35,8 @@ inline constexpr std::size_t kMaxLineBytes = std::size_t{16} << 20;
 ///   there is one; or a line of MultiRC (`passage`), which gives one row per answer: text_a is the question, a
 ///   space and the answer, text_b is the passage, so that truncation takes the passage's end.
 /// A UTF-8 byte order mark and CRLF line ends are taken off; bytes that aren't UTF-8 pass as they are. Blank lines are
-/// tolerated at the end only, since skipping one would shift predictions against the file.
+/// tolerated at the end only, since skipping one would shift predictions against the file; a line of tabs is a row of
+/// empty fields, where TSV has several columns.
 /// Errors read "FILE:LINE: what". Not thread-safe; move-only.
 class Dataset {
  public:

@@ -58,6 +58,8 @@ class JsonlParser final : public RowParser {
     return {};
   }
 
+  bool skips(std::string_view) const override { return true; }
+
   Result<std::optional<Row>> next() override {
     if (!has_line_) return std::optional<Row>();
     if (find_member(line_, "passage") != nullptr) return next_answer();

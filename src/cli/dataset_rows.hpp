@@ -18,6 +18,8 @@ class RowParser {
   /// `where` is "FILE:LINE", for messages; `number` the line's number. `line` may be moved from.
   virtual Status feed(std::string& line, std::string const& where, std::size_t number) = 0;
   virtual Result<std::optional<Row>> next() = 0;
+  /// Whether a line of nothing but white space is no row.
+  virtual bool skips(std::string_view blank_line) const = 0;
 };
 
 /// `header`: the line that names the columns.

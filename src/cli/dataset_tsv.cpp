@@ -54,6 +54,11 @@ class TsvParser final : public RowParser {
 
   Result<std::optional<Row>> next() override { return std::exchange(row_, std::nullopt); }
 
+  /// Tabs split empty fields, where there are several columns.
+  bool skips(std::string_view blank_line) const override {
+    return columns_.count == 1 || blank_line.find('\t') == std::string_view::npos;
+  }
+
  private:
   Columns columns_;
   std::optional<Row> row_;

@@ -104,6 +104,15 @@ TEST(Dataset, ToleratesBlankLinesAtTheEndOnly) {
   EXPECT_EQ(read_bytes("{\"ids\":[1]}\n\n{\"ids\":[1]}\n"), (Rows{"1", "f:2: blank line between rows"}));
 }
 
+TEST(Dataset, TakesALineOfTabsForARowOfEmptyFields) {
+  EXPECT_EQ(read_bytes("sentence1\tsentence2\na\tb\n\t\n"), (Rows{"a|b", "|"}));
+  EXPECT_EQ(read_bytes("sentence1\tsentence2\n\t\na\tb\n\n"), (Rows{"|", "a|b"}));
+  EXPECT_EQ(read_bytes("sentence\tlabel\na\t1\n\t\n"),
+            (Rows{"a=1", "f:3: label '' is not a whole number from 0 to 1023"}));
+  EXPECT_EQ(read_bytes("sentence1\tsentence2\na\tb\n\t\t\n"), (Rows{"a|b", "f:3: 3 columns where the header names 2"}));
+  EXPECT_EQ(read_bytes("sentence\na\n\t\n"), (Rows{"a"})) << "of one column, no tab splits anything";
+}
+
 TEST(Dataset, RejectsWhatIsMalformed) {
   struct Case {
     std::string bytes;
