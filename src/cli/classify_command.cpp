@@ -107,6 +107,18 @@ struct Outputs {
     }
     return outputs;
   }
+
+  /// All are finished before the first is published, so that a full disk leaves none.
+  Status finish() {
+    if (json) SIDA_TRY(json->finish());
+    if (record) SIDA_TRY(record->finish());
+    return results.finish();
+  }
+  Status publish() {
+    if (json) SIDA_TRY(json->publish());
+    if (record) SIDA_TRY(record->publish());
+    return results.publish();
+  }
 };
 
 /// Follows the measured run.
@@ -197,12 +209,9 @@ class ClassifyCommand final : public Command {
         .hash = options_.hash,
         .lookahead = options_.lookahead,
         .batch = options_.input.batch};
-    if (outputs.json) {
-      SIDA_TRY(outputs.json->write(make_report(account, settings, *served).json()));
-      SIDA_TRY(outputs.json->commit());
-    }
-    SIDA_TRY(outputs.results.commit());
-    if (outputs.record) SIDA_TRY(outputs.record->commit());
+    if (outputs.json) SIDA_TRY(outputs.json->write(make_report(account, settings, *served).json()));
+    SIDA_TRY(outputs.finish());
+    SIDA_TRY(outputs.publish());
     std::fputs(outputs.results.lines().c_str(), stdout);
     if (!options_.quiet) std::fputs(make_summary(account, settings, *served).c_str(), stdout);
     return {};

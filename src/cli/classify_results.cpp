@@ -56,9 +56,9 @@ Status ClassifyResults::add(std::span<Row const> rows, Matrix<float const> logit
   return {};
 }
 
-Status ClassifyResults::commit() {
+Status ClassifyResults::finish() {
   if (index_ == 0) SIDA_TRY(put(header_));
-  return out_ ? out_->commit() : Status();
+  return out_ ? out_->finish() : Status();
 }
 
 std::optional<double> ClassifyResults::accuracy() const noexcept {

@@ -25,8 +25,9 @@ class ClassifyResults {
 
   /// logits: [rows, labels]. @return io.
   Status add(std::span<Row const> rows, Matrix<float const> logits);
-  /// @return io.
-  Status commit();
+  /// As those of `OutputFile`. @return io.
+  Status finish();
+  Status publish() { return out_ ? out_->publish() : Status(); }
 
   /// Share of right answers among the rows that have a label; nothing without labels.
   std::optional<double> accuracy() const noexcept;

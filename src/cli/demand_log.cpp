@@ -69,7 +69,7 @@ Status RoutingRecord::finished(TokenBatch const& batch) {
   return {};
 }
 
-Status RoutingRecord::commit() {
+Status RoutingRecord::finish() {
   nlohmann::ordered_json const meta = {{"model", meta_.model},
                                        {"n_moe_layers", meta_.moe_layers},
                                        {"n_experts", meta_.experts},
@@ -79,9 +79,15 @@ Status RoutingRecord::commit() {
                                        {"slot_bytes", meta_.slot_bytes},
                                        {"experts", "experts.npy uint16 [tokens, MoE layers, k], 65535 = absent"}};
   SIDA_TRY(meta_file_.write(meta.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"));
-  SIDA_TRY(experts_.commit());
-  SIDA_TRY(sequences_.commit());
-  SIDA_TRY(meta_file_.commit());
+  SIDA_TRY(experts_.finish());
+  SIDA_TRY(sequences_.finish());
+  return meta_file_.finish();
+}
+
+Status RoutingRecord::publish() {
+  SIDA_TRY(experts_.publish());
+  SIDA_TRY(sequences_.publish());
+  SIDA_TRY(meta_file_.publish());
   folder_.path.clear();
   return {};
 }

@@ -52,8 +52,9 @@ class RoutingRecord {
   void routed(std::uint32_t layer, Routing<> routing);
   /// All layers of `batch` are routed. @return io.
   Status finished(TokenBatch const& batch);
-  /// @return io.
-  Status commit();
+  /// As those of `OutputFile`. @return io.
+  Status finish();
+  Status publish();
 
  private:
   /// A folder that is removed again, if it is empty, unless kept.

@@ -171,10 +171,15 @@ Status NpyWriter::append_bytes(NpyType type, std::span<std::byte const> bytes) {
   return {};
 }
 
-Status NpyWriter::commit() {
+Status NpyWriter::finish() {
   std::string const header = make_header(type_, rows(), row_shape_);
   SIDA_TRY(file_.overwrite(0, std::as_bytes(std::span(header))));
-  return file_.commit();
+  return file_.finish();
+}
+
+Status NpyWriter::commit() {
+  SIDA_TRY(finish());
+  return publish();
 }
 
 Result<NpyArray> parse_npy(std::span<std::byte const> file, std::string const& name) {

@@ -41,7 +41,10 @@ class NpyWriter {
   Status append(std::span<T const> values) {
     return append_bytes(npy_type_of<T>, std::as_bytes(values));
   }
-  /// Writes the shape and gives the file its name. Call it last. @return io.
+  /// Writes the shape, and all of it out; then as `OutputFile`. @return io.
+  Status finish();
+  Status publish() { return file_.publish(); }
+  /// Both.
   Status commit();
 
   std::uint64_t rows() const noexcept { return bytes_ / row_bytes_; }

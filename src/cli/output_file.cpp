@@ -109,6 +109,11 @@ Status OutputFile::publish() {
   return {};
 }
 
+Status OutputFile::remove_old() {
+  if (target_.empty() || ::unlink(target_.c_str()) == 0 || errno == ENOENT) return {};
+  return failure("remove the old file");
+}
+
 Status OutputFile::commit() {
   SIDA_TRY(finish());
   return publish();

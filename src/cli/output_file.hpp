@@ -43,6 +43,8 @@ class OutputFile {
   Status publish();
   /// Both.
   Status commit();
+  /// Removes what stands at the file's place, ahead of `publish`.
+  Status remove_old();
 
   std::string const& path() const noexcept { return path_; }
 

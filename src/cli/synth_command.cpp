@@ -161,10 +161,14 @@ Status SynthCommand::run(Session& session) {
   if (!tokenizer.empty()) {
     SIDA_TRY_ASSIGN(tokenizer_file, write_file(folder.file("spiece.model"), tokenizer));
   }
-  // The config last: without it nobody takes the folder for a checkpoint.
-  SIDA_TRY(weights.commit());
-  if (tokenizer_file) SIDA_TRY(tokenizer_file->commit());
-  SIDA_TRY(config_file.commit());
+  SIDA_TRY(weights.finish());
+  if (tokenizer_file) SIDA_TRY(tokenizer_file->finish());
+  SIDA_TRY(config_file.finish());
+  // No config while the others change, an old one neither: without it nobody takes the folder for a checkpoint.
+  SIDA_TRY(config_file.remove_old());
+  SIDA_TRY(weights.publish());
+  if (tokenizer_file) SIDA_TRY(tokenizer_file->publish());
+  SIDA_TRY(config_file.publish());
   std::printf("%s: %u MoE layers of %u experts, %s of weights\n", out_.c_str(), config.moe_layers(), config.num_experts,
               format_bytes(written_bytes_).c_str());
   return {};

@@ -126,6 +126,13 @@ TEST_F(ExitStatus, IsOneForBadDataAndLeavesNoOutput) {
   EXPECT_EQ(folder.names(), std::vector<std::string>{"data.jsonl"});
 }
 
+TEST_F(ExitStatus, IsOneForAFullDiskAndLeavesNoOutput) {
+  Outcome const outcome =
+      run(classify({"--out", "/dev/full", "--json", folder / "run.json", "--record", folder / "record"}));
+  expect_failure(outcome, 1, "a full disk");
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"data.jsonl"});
+}
+
 TEST_F(ExitStatus, IsOneForTextWithoutATokenizer) {
   Outcome const outcome = run({"classify", "--model", golden.folder, "--text", "good"});
   expect_failure(outcome, 1, "text");

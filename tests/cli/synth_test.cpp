@@ -5,6 +5,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <sys/inotify.h>
+#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -14,6 +16,7 @@
 #include "cli/synth_random.hpp"
 #include "cli/synth_tensors.hpp"
 #include "cli/synth_writer.hpp"
+#include "io/file_descriptor.hpp"
 #include "sida/core/memory.hpp"
 #include "sida/core/thread_pool.hpp"
 #include "sida/io/safetensors.hpp"
@@ -126,6 +129,36 @@ TEST_F(Synth, ReplacesItsOwnFilesOnly) {
   ASSERT_EQ(synth({}, folder / "m", {"--seed", "2"}).status, 0);
   EXPECT_FALSE(testing::read_file(folder / "m/model.safetensors") == before);
   EXPECT_EQ(testing::read_file(folder / "m/notes.txt"), "mine");
+}
+
+/// What happens to the names in a folder, as inotify tells it.
+class FolderEvents {
+ public:
+  explicit FolderEvents(std::string const& folder) : fd_(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {
+    EXPECT_GE(::inotify_add_watch(fd_.get(), folder.c_str(), IN_DELETE | IN_MOVED_TO), 0);
+  }
+  /// "-NAME" for a file that went, "+NAME" for one that came by a rename.
+  std::vector<std::string> all() const {
+    std::vector<std::string> events;
+    alignas(inotify_event) char buffer[16384];
+    ssize_t const size = ::read(fd_.get(), buffer, sizeof buffer);
+    for (ssize_t at = 0; at < size;) {
+      auto const* const event = reinterpret_cast<inotify_event const*>(buffer + at);
+      events.push_back(((event->mask & IN_DELETE) != 0 ? "-" : "+") + std::string(event->name));
+      at += static_cast<ssize_t>(sizeof(inotify_event) + event->len);
+    }
+    return events;
+  }
+
+ private:
+  io_detail::FileDescriptor fd_;
+};
+
+TEST_F(Synth, NeverLeavesNewWeightsUnderAnOldConfig) {
+  ASSERT_EQ(synth({}, folder / "m", {"--seed", "1"}).status, 0);
+  FolderEvents const events(folder / "m");
+  ASSERT_EQ(synth({}, folder / "m", {"--seed", "2"}).status, 0);
+  EXPECT_EQ(events.all(), (std::vector<std::string>{"-config.json", "+model.safetensors", "+config.json"}));
 }
 
 TEST_F(Synth, PutsTheTokenizerBesideTheWeights) {
