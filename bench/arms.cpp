@@ -81,9 +81,7 @@ Result<std::unique_ptr<Arm>> Arm::open(ArmSpec const& spec, ArmSettings const& s
     return std::make_shared<TracedSource>(std::make_shared<SlowSource>(std::move(experts), disk), arm->trace_);
   };
   SIDA_TRY_ASSIGN(arm->served_, cli::ServedModel::open(options, decorate));
-  if (!arm->served_->checkpoint.has_head) {
-    return Error(Errc::not_found, settings.container + ": there is no classification head");
-  }
+  SIDA_TRY(cli::require_head(arm->served_->checkpoint));
   if (spec.prefetch == cli::Prefetch::hash) {
     cli::HashOptions hash;
     hash.predictor = settings.predictor;

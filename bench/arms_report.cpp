@@ -48,23 +48,6 @@ std::string spread_text(Spread const& spread, int places) {
          format_fixed(spread.most, places) + ")";
 }
 
-using Cells = std::vector<std::string>;
-
-/// Columns as wide as they need to be; the first to the left, the others to the right.
-std::string aligned(std::vector<Cells> const& rows) {
-  std::vector<std::size_t> widths(rows.front().size());
-  for (auto const& row : rows) {
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  std::string text;
-  for (auto const& row : rows) {
-    std::string line = row.front() + std::string(widths[0] - row.front().size(), ' ');
-    for (std::size_t i = 1; i < row.size(); ++i) line += "  " + std::string(widths[i] - row[i].size(), ' ') + row[i];
-    text += line + "\n";
-  }
-  return text;
-}
-
 Json spread_json(Spread const& spread) {
   return {{"median", spread.median}, {"min", spread.least}, {"max", spread.most}};
 }
@@ -149,16 +132,16 @@ std::vector<ArmSummary> summarise(Experiment const& experiment) {
 }
 
 std::string make_table(Experiment const& experiment) {
-  std::vector<Cells> rows = {{"arm", "wall s (min..max)", "x resident", "read MiB", "MIN MiB", "hits", "late", "misses",
-                              "stall s", "compute s", "bound s", "x bound", "logits"}};
+  cli::Grid rows({"arm", "wall s (min..max)", "x resident", "read MiB", "MIN MiB", "hits", "late", "misses", "stall s",
+                  "compute s", "bound s", "x bound", "logits"});
   for (auto const& arm : summarise(experiment)) {
-    rows.push_back({arm.name, spread_text(arm.wall_s, 3), format_fixed(arm.to_all_resident.median, 2),
-                    format_fixed(arm.bytes_read / kMib, 1), format_fixed(arm.min_bytes / kMib, 1),
-                    format_fixed(arm.hits, 0), format_fixed(arm.late_hits, 0), format_fixed(arm.misses, 0),
-                    format_fixed(arm.stall_s, 3), format_fixed(arm.compute_s, 3), format_fixed(arm.bound_s, 3),
-                    format_fixed(arm.wall_s.median / arm.bound_s, 2), arm.logits_sha256.substr(0, 8)});
+    rows.row({arm.name, spread_text(arm.wall_s, 3), format_fixed(arm.to_all_resident.median, 2),
+              format_fixed(arm.bytes_read / kMib, 1), format_fixed(arm.min_bytes / kMib, 1), format_fixed(arm.hits, 0),
+              format_fixed(arm.late_hits, 0), format_fixed(arm.misses, 0), format_fixed(arm.stall_s, 3),
+              format_fixed(arm.compute_s, 3), format_fixed(arm.bound_s, 3),
+              format_fixed(arm.wall_s.median / arm.bound_s, 2), arm.logits_sha256.substr(0, 8)});
   }
-  std::string text = setting_text(experiment) + "\ndisk: " + disk_text(experiment) + "\n\n" + aligned(rows) + "\n";
+  std::string text = setting_text(experiment) + "\ndisk: " + disk_text(experiment) + "\n\n" + rows.text() + "\n";
   auto const ratio = [&](ArmPlace arm, ArmPlace reference) {
     text += arm_specs()[arm].name + " / " + arm_specs()[reference].name + ": " +
             spread_text(wall_ratio(experiment, arm, reference), 3) + "\n";

@@ -60,23 +60,22 @@ ServeOptions serve_options(FidelityArm const& arm, ServeOptions options) {
   return options;
 }
 
-Result<ArmAnswers> run_arm(FidelityArm const& arm, FidelitySetup const& setup, InputRows const& input,
-                           Progress& progress, Session const& session) {
-  SIDA_TRY_ASSIGN(auto served, ServedModel::open(serve_options(arm, setup.serve)));
+Result<ArmAnswers> run_arm(FidelityArm const& arm, FidelitySetup const& setup, ServedModel& served,
+                           InputRows const& input, Progress& progress, Session const& session) {
   HitRateMeter meter;
-  SIDA_TRY_ASSIGN(auto predictor, make_arm_predictor(arm, setup, *served, meter));
+  SIDA_TRY_ASSIGN(auto predictor, make_arm_predictor(arm, setup, served, meter));
   PipelineOptions pipeline;
   pipeline.mode = arm.decider == Decider::hash ? RunMode::predicted : RunMode::exact;
-  pipeline.embed = make_embedder(*served);
+  pipeline.embed = make_embedder(served);
 
   ArmAnswers answers;
-  answers.labels = served->checkpoint.config.num_labels;
-  InputBatches const batches(input, *served, setup.batch, arm.pad_to);
+  answers.labels = served.checkpoint.config.num_labels;
+  InputBatches const batches(input, served, setup.batch, arm.pad_to);
   AnswersObserver observer(answers, input.rows.size(), progress);
   auto const run = [&](auto& model) {
-    return run_batches(model, *served, predictor, batches, observer, pipeline, session);
+    return run_batches(model, served, predictor, batches, observer, pipeline, session);
   };
-  SwitchEncoder& encoder = *served->encoder;
+  SwitchEncoder& encoder = *served.encoder;
   if (arm.decider == Decider::random_experts) {
     AlteredModel model(encoder, RandomExperts(encoder.config().num_experts, setup.seed));
     SIDA_TRY(run(model));

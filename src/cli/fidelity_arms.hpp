@@ -51,8 +51,8 @@ struct FidelitySetup {
 /// `options` as `arm` needs the model to be served.
 ServeOptions serve_options(FidelityArm const& arm, ServeOptions options);
 
-/// Serves the model anew and answers all of `input`. @return what the model, the hash function and the run return.
-Result<ArmAnswers> run_arm(FidelityArm const& arm, FidelitySetup const& setup, InputRows const& input,
-                           Progress& progress, Session const& session);
+/// Answers all of `input`. `served`: opened as `serve_options` says. @return what the hash function and the run return.
+Result<ArmAnswers> run_arm(FidelityArm const& arm, FidelitySetup const& setup, ServedModel& served,
+                           InputRows const& input, Progress& progress, Session const& session);
 
 }  // namespace sida::cli

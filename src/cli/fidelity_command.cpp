@@ -102,44 +102,53 @@ class FidelityCommand final : public Command {
   }
 
  private:
-  Result<FidelityResult> compare_all(Session const& session) {
-    SIDA_TRY_ASSIGN(InputRows const input, read_all(session));
-    auto const run = [&](FidelityArm const& arm, std::string const& label) -> Result<ArmAnswers> {
-      Progress progress(session.has_terminal() && !quiet_, label, "sequences");
-      return run_arm(arm, setup_, input, progress, session);
-    };
-    SIDA_TRY_ASSIGN(ArmAnswers const exact, run({}, "exact"));
+  Result<ArmAnswers> run_arm_shown(FidelityArm const& arm, std::string const& label, ServedModel& served,
+                                   InputRows const& input, Session const& session) const {
+    Progress progress(session.has_terminal() && !quiet_, label, "sequences");
+    return run_arm(arm, setup_, served, input, progress, session);
+  }
+
+  Result<FidelityResult> compare_all(Session const& session) const {
     FidelityResult result;
+    std::vector<ArmResult> controls;
+    InputRows input;
+    ArmAnswers exact;
+    auto const judged = [&](std::string key, std::string name, ArmAnswers const& answers) -> ArmResult {
+      return {std::move(key), std::move(name), judge(input.rows, answers.logits()),
+              compare(exact.logits(), answers.logits())};
+    };
+    std::uint64_t experts = 0;
+    {  // all that the routers decide; what it takes is free again before the rest begins
+      SIDA_TRY_ASSIGN(auto const served, ServedModel::open(setup_.serve));
+      SIDA_TRY(require_head(served->checkpoint));
+      experts = served->checkpoint.config.num_experts;
+      SIDA_TRY_ASSIGN(input, read_inputs(input_, *served, session));
+      SIDA_TRY_ASSIGN(exact, run_arm_shown({}, "exact", *served, input, session));
+      result.arms.push_back({"exact", "exact", judge(input.rows, exact.logits()), std::nullopt});
+      SIDA_TRY_ASSIGN(auto answers,
+                      run_arm_shown({.decider = Decider::random_experts}, "random experts", *served, input, session));
+      controls.push_back(judged("random", "random experts", answers));
+      SIDA_TRY_ASSIGN(answers, run_arm_shown({.decider = Decider::no_experts}, "no experts", *served, input, session));
+      controls.push_back(judged("zeroed", "MoE layers zeroed", answers));
+    }
+    auto const run_served = [&](FidelityArm const& arm, std::string const& label) -> Result<ArmAnswers> {
+      SIDA_TRY_ASSIGN(auto const served, ServedModel::open(serve_options(arm, setup_.serve)));
+      return run_arm_shown(arm, label, *served, input, session);
+    };
+    for (std::uint64_t k = 1; k <= std::min(kMostExpertsPerToken, experts); ++k) {
+      std::string const name = "predicted, top-" + std::to_string(k);
+      SIDA_TRY_ASSIGN(ArmAnswers const answers, run_served({.decider = Decider::hash, .top_k = k}, name));
+      result.arms.push_back(judged("top" + std::to_string(k), name, answers));
+    }
+    result.arms.insert(result.arms.end(), controls.begin(), controls.end());
+    if (pad_to_ > 0) {
+      SIDA_TRY_ASSIGN(ArmAnswers const padded, run_served({.pad_to = pad_to_}, "padded"));
+      result.padded_hit_rates = padded.hit_rates;
+    }
     result.inputs = input.rows.size();
     result.tokens = exact.tokens;
     result.hit_rates = exact.hit_rates;
-    result.arms.push_back({"exact", "exact", judge(input.rows, exact.logits()), std::nullopt});
-    auto const add = [&](FidelityArm const& arm, std::string key, std::string name) -> Status {
-      SIDA_TRY_ASSIGN(ArmAnswers const answers, run(arm, name));
-      result.arms.push_back({std::move(key), std::move(name), judge(input.rows, answers.logits()),
-                             compare(exact.logits(), answers.logits())});
-      return {};
-    };
-    for (std::uint64_t k = 1; k <= std::min<std::uint64_t>(kMostExpertsPerToken, experts_); ++k) {
-      FidelityArm const arm{.decider = Decider::hash, .top_k = k};
-      SIDA_TRY(add(arm, "top" + std::to_string(k), "predicted, top-" + std::to_string(k)));
-    }
-    SIDA_TRY(add({.decider = Decider::random_experts}, "random", "random experts"));
-    SIDA_TRY(add({.decider = Decider::no_experts}, "zeroed", "MoE layers zeroed"));
-    if (pad_to_ > 0) {
-      SIDA_TRY_ASSIGN(ArmAnswers const padded, run({.pad_to = pad_to_}, "padded"));
-      result.padded_hit_rates = padded.hit_rates;
-    }
     return result;
-  }
-
-  /// Reads all inputs, which takes the model's tokenizer, and finds out what the model can't do before it runs.
-  Result<InputRows> read_all(Session const& session) {
-    SIDA_TRY_ASSIGN(auto const served, ServedModel::open(setup_.serve));
-    SIDA_TRY(require_head(served->checkpoint));
-    experts_ = served->checkpoint.config.num_experts;
-    SIDA_TRY(load_hash(setup_.hash, RunMode::exact, setup_.serve, *served));
-    return read_inputs(input_, *served, session);
   }
 
   std::string make_json(FidelityResult const& result) const {
@@ -188,9 +197,9 @@ class FidelityCommand final : public Command {
     Grid grid({"MoE layer", "top-1", "top-2", "top-3"});
     for (std::size_t i = 0; i < rates.layers.size(); ++i) {
       HitRates::Layer const& layer = rates.layers[i];
-      grid.row({std::to_string(i), format_fixed(hit_rate(layer.top1, layer), kPlaces),
-                format_fixed(hit_rate(layer.top2, layer), kPlaces),
-                format_fixed(hit_rate(layer.top3, layer), kPlaces)});
+      grid.row({std::to_string(i), format_fixed(ratio(layer.top1, layer.tokens), kPlaces),
+                format_fixed(ratio(layer.top2, layer.tokens), kPlaces),
+                format_fixed(ratio(layer.top3, layer.tokens), kPlaces)});
     }
     grid.row(
         {"mean", optional_text(rates.mean_top1()), optional_text(rates.mean_top2()), optional_text(rates.mean_top3())});
@@ -200,7 +209,6 @@ class FidelityCommand final : public Command {
   FidelitySetup setup_;
   InputOptions input_;
   std::uint64_t pad_to_ = 0;
-  std::uint64_t experts_ = 0;
   std::string json_;
   bool quiet_ = false;
 };

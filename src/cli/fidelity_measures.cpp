@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "cli/report.hpp"
+
 namespace sida::cli {
 namespace {
 
@@ -19,17 +21,13 @@ std::vector<double> log_softmax(std::span<float const> logits) {
   return logs;
 }
 
-double ratio(std::int64_t part, std::int64_t whole) {
-  return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
-}
-
 }  // namespace
 
 Quality judge(std::span<Row const> rows, Matrix<float const> logits) {
-  std::int64_t labelled = 0;
-  std::int64_t right = 0;
-  std::int64_t right_ones = 0;
-  std::int64_t ones = 0;  // answered and labelled, together
+  std::uint64_t labelled = 0;
+  std::uint64_t right = 0;
+  std::uint64_t right_ones = 0;
+  std::uint64_t ones = 0;  // answered and labelled, together
   bool is_binary = logits.cols == 2;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (!rows[i].label) continue;
@@ -49,7 +47,7 @@ Quality judge(std::span<Row const> rows, Matrix<float const> logits) {
 }
 
 Likeness compare(Matrix<float const> exact, Matrix<float const> other) {
-  std::int64_t same = 0;
+  std::uint64_t same = 0;
   double kl = 0;
   for (std::int64_t row = 0; row < exact.rows; ++row) {
     if (answer(exact.row(row)) == answer(other.row(row))) ++same;
@@ -57,7 +55,7 @@ Likeness compare(Matrix<float const> exact, Matrix<float const> other) {
     auto const q = log_softmax(other.row(row));
     for (std::size_t i = 0; i < p.size(); ++i) kl += std::exp(p[i]) * (p[i] - q[i]);
   }
-  return {.agreement = ratio(same, exact.rows), .kl = kl / static_cast<double>(exact.rows)};
+  return {.agreement = ratio(same, static_cast<std::uint64_t>(exact.rows)), .kl = kl / static_cast<double>(exact.rows)};
 }
 
 }  // namespace sida::cli

@@ -4,10 +4,6 @@
 
 namespace sida::cli {
 
-double hit_rate(std::uint64_t hits, HitRates::Layer const& layer) noexcept {
-  return layer.tokens == 0 ? 0 : static_cast<double>(hits) / static_cast<double>(layer.tokens);
-}
-
 void add_hit_rates(Report& report, HitRates const& rates, std::string const& prefix) {
   if (auto const rate = rates.mean_top1()) report.add(prefix + "hit_rate_top1", *rate);
   if (auto const rate = rates.mean_top2()) report.add(prefix + "hit_rate_top2", *rate);
@@ -15,9 +11,9 @@ void add_hit_rates(Report& report, HitRates const& rates, std::string const& pre
   for (std::size_t i = 0; i < rates.layers.size(); ++i) {
     HitRates::Layer const& layer = rates.layers[i];
     std::string const suffix = "_layer_" + std::to_string(i);
-    report.add(prefix + "hit_rate_top1" + suffix, hit_rate(layer.top1, layer));
-    report.add(prefix + "hit_rate_top2" + suffix, hit_rate(layer.top2, layer));
-    report.add(prefix + "hit_rate_top3" + suffix, hit_rate(layer.top3, layer));
+    report.add(prefix + "hit_rate_top1" + suffix, ratio(layer.top1, layer.tokens));
+    report.add(prefix + "hit_rate_top2" + suffix, ratio(layer.top2, layer.tokens));
+    report.add(prefix + "hit_rate_top3" + suffix, ratio(layer.top3, layer.tokens));
   }
 }
 

@@ -11,7 +11,4 @@ namespace sida::cli {
 /// Nothing where nothing was judged.
 void add_hit_rates(Report& report, HitRates const& rates, std::string const& prefix);
 
-/// Hits per judged token; 0 without tokens.
-double hit_rate(std::uint64_t hits, HitRates::Layer const& layer) noexcept;
-
 }  // namespace sida::cli

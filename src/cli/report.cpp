@@ -21,6 +21,10 @@ std::string format_bytes(std::uint64_t bytes) {
   return format_fixed(value, 1) + " " + kUnits[unit];
 }
 
+double ratio(std::uint64_t part, std::uint64_t whole) noexcept {
+  return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
 std::string format_fixed(double value, int places) {
   std::array<char, 64> text{};
   std::snprintf(text.data(), text.size(), "%.*f", places, value);

@@ -12,6 +12,8 @@ namespace sida::cli {
 std::string format_bytes(std::uint64_t bytes);
 /// `value` with `places` digits after the point.
 std::string format_fixed(double value, int places);
+/// `part` of `whole`; 0 of nothing.
+double ratio(std::uint64_t part, std::uint64_t whole) noexcept;
 
 /// A flat account of a run: keys and values in the order in which they were added.
 class Report {

@@ -68,15 +68,17 @@ std::optional<std::vector<ExpertIndex>> Horizon::arrive(PlanId plan, std::uint32
   if (plan == PlanId::none) return std::nullopt;
   bool found = false;
   std::vector<ExpertIndex> planned;
-  for (auto it = events_.begin(); it != events_.end();) {
+  auto last = events_.begin();  // of what leaves: a plan's events stand in order
+  for (; last != events_.end() && (last->plan != plan || last->event <= event); ++last) {
+    if (last->plan != plan || last->event != event) continue;
+    found = true;
+    planned.insert(planned.end(), last->experts.begin(), last->experts.end());
+  }
+  auto left = last - events_.begin();
+  for (auto it = events_.begin(); left > 0; --left) {
     if (it->plan != plan) {
       ++it;
       continue;
-    }
-    if (it->event > event) break;  // a plan's events stand in order
-    if (it->event == event) {
-      found = true;
-      planned.insert(planned.end(), it->experts.begin(), it->experts.end());
     }
     remove_uses(*it);
     it = events_.erase(it);

@@ -175,13 +175,12 @@ void ExpertStore::Impl::start_missing(std::span<ExpertIndex const> wave, DemandE
   std::vector<ExpertIndex> missing;
   for (ExpertIndex const expert : wave) {
     if (table->absent(expert)) missing.push_back(expert);
+    if (auto const ticket = table->filling_ahead(expert)) tier->promote(*ticket);
+    if (!event.was_planned_ || !table->is_miss(expert)) continue;
     bool const named = std::binary_search(event.planned_.begin(), event.planned_.end(), expert);
-    if (event.was_planned_ && !named && table->is_miss(expert)) ++table->stats().mispredicted_loads;
+    if (!named) ++table->stats().mispredicted_loads;
   }
   table->touch(wave);
-  for (ExpertIndex const expert : wave) {
-    if (auto const ticket = table->filling_ahead(expert)) tier->promote(*ticket);
-  }
   for (ExpertIndex const expert : missing) {
     auto victim = prefetcher.demand(expert, *table);
     if (table->free_slots() == 0) {

@@ -76,7 +76,7 @@ class Stopwatch {
   std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
 };
 
-/// Cancels a queue that nobody will read from any more; an earlier reason stands.
+/// Cancels a queue that nobody will read from any more. Nor does anybody see the reason: the consumer has its own.
 class CancelOnExit {
  public:
   explicit CancelOnExit(BoundedQueue<PlannedBatch>& queue) noexcept : queue_(queue) {}
@@ -168,7 +168,6 @@ Status run_pipeline(M& model, P& predictor, S& source, O& observer, ExpertStore&
     detail::CancelOnExit const release_producer(queue);
     StepContext<M, P, O> const context{model, predictor, observer, pool, options.stop, options.mode};
     status = detail::consume_plans(context, store, options, queue, consumed);
-    if (!status) queue.cancel(status.error());
   }
   if (options.stats != nullptr) {
     options.stats->predict_ns += produced.predict_ns;

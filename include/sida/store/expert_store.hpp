@@ -118,13 +118,14 @@ class SIDA_API ExpertStore {
 
   /// Announces future events of one batch, in the order of use: `events[i]` is what event i will probably demand
   /// (any order, duplicates allowed). The store prefetches by next use and keeps what is needed soonest. A hint: a
-  /// wrong plan costs time, never correctness. @return invalid_argument for an unknown id.
+  /// wrong plan costs time, never correctness. @return invalid_argument for an unknown id; out_of_memory, and then
+  /// nothing of the plan is known.
   Result<PlanId> submit_plan(std::span<std::vector<ExpertId> const> events);
   /// Forgets what is left of a plan.
   void drop_plan(PlanId plan) noexcept;
 
   /// Begins a demand event. `experts`: distinct, in any order; may be empty.
-  /// @return invalid_argument for an unknown or repeated id.
+  /// @return invalid_argument for an unknown or repeated id; out_of_memory.
   Result<DemandEvent> begin_event(std::span<ExpertId const> experts, PlanPosition position = {});
 
   /// Leases `experts` (distinct, at most `slots()`) as one event of one wave. @return as begin_event, next_wave, and
