@@ -166,11 +166,11 @@ class Run {
   }
 
   /// All rows of the wave's experts, batch after batch.
-  void wave(std::span<Wave::Expert const> experts) {
+  void wave(std::span<LeasedExpert const> experts) {
     std::int64_t base = scratch_.begin_of(experts.front().id.expert);
     std::int64_t rows = 0;
     std::int64_t units = 0;
-    for (Wave::Expert const& expert : experts) {
+    for (LeasedExpert const& expert : experts) {
       std::int64_t left = scratch_.ends[expert.id.expert] - scratch_.begin_of(expert.id.expert);
       while (left > 0) {
         std::int64_t const taken = std::min(left, scratch_.rows - rows);
@@ -278,15 +278,15 @@ class ArrayExperts final : public ExpertProvider {
     served_ = wave_.empty();
     return {};
   }
-  Result<std::span<Wave::Expert const>> next_wave() override {
-    std::span<Wave::Expert const> const all = wave_;
+  Result<std::span<LeasedExpert const>> next_wave() override {
+    std::span<LeasedExpert const> const all = wave_;
     return std::exchange(served_, true) ? all.first(0) : all;
   }
   void release() noexcept override {}
 
  private:
   std::span<std::byte const* const> records_;
-  std::vector<Wave::Expert> wave_;
+  std::vector<LeasedExpert> wave_;
   bool served_ = true;
 };
 
@@ -315,7 +315,7 @@ Status moe_apply_host(MoeStep const& step, ExpertProvider& experts) {
   Run run(step, layout, Workspace(step.workspace));
   SIDA_TRY(experts.begin(run.group()));
   for (;;) {
-    SIDA_TRY_ASSIGN(std::span<Wave::Expert const> const wave, experts.next_wave());
+    SIDA_TRY_ASSIGN(std::span<LeasedExpert const> const wave, experts.next_wave());
     if (wave.empty()) break;
     run.wave(wave);
     experts.release();

@@ -9,9 +9,9 @@ Status StoreExperts::begin(std::span<ExpertId const> experts) {
   return {};
 }
 
-Result<std::span<Wave::Expert const>> StoreExperts::next_wave() {
+Result<std::span<LeasedExpert const>> StoreExperts::next_wave() {
   wave_.release();
-  if (event_->done()) return std::span<Wave::Expert const>();
+  if (event_->done()) return std::span<LeasedExpert const>();
   SIDA_TRY_ASSIGN(wave_, event_->next_wave(reader_));
   return wave_.experts();
 }

@@ -1,4 +1,5 @@
 // LFU and LFRU: policies that count how often an expert was used, per layer, with decay.
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <utility>
@@ -14,6 +15,7 @@ class FrequencyBase : public RecencyBase {
  public:
   explicit FrequencyBase(PolicyOptions const& options)
       : RecencyBase(options), decay_(options.decay), layer_events_(options.experts_per_layer.size(), 0) {
+    for (std::size_t age = 0; age < recent_decays_.size(); ++age) recent_decays_[age] = decay_to_the(age);
     for (std::uint32_t layer = 0; layer < options.experts_per_layer.size(); ++layer) {
       layer_of_.insert(layer_of_.end(), options.experts_per_layer[layer], layer);
     }
@@ -22,8 +24,6 @@ class FrequencyBase : public RecencyBase {
 
   void touch(std::span<ExpertIndex const> experts) override {
     RecencyBase::touch(experts);
-    if (experts.empty()) return;
-    current_layer_ = layer_of_[experts.front()];
     // An event is one layer's; one that spans several (a caller may) ticks each.
     std::uint32_t ticked = static_cast<std::uint32_t>(-1);
     for (ExpertIndex const expert : experts) {
@@ -39,29 +39,26 @@ class FrequencyBase : public RecencyBase {
  protected:
   /// Uses of `expert`, each worth decay^(events of its layer since).
   double frequency(ExpertIndex expert) const {
-    Uses const& uses = uses_[expert];
-    return uses.count * std::pow(decay_, static_cast<double>(layer_events_[layer_of_[expert]] - uses.at));
+    std::uint64_t const events = age(expert);
+    return uses_[expert].count * (events < recent_decays_.size() ? recent_decays_[events] : decay_to_the(events));
   }
   /// Events of its layer since `expert` was used last.
-  double age(ExpertIndex expert) const {
-    return static_cast<double>(layer_events_[layer_of_[expert]] - uses_[expert].at);
-  }
+  std::uint64_t age(ExpertIndex expert) const { return layer_events_[layer_of_[expert]] - uses_[expert].at; }
   std::uint32_t layer_of(ExpertIndex expert) const { return layer_of_[expert]; }
   std::uint32_t layers() const { return static_cast<std::uint32_t>(layer_events_.size()); }
-  std::uint32_t current_layer() const { return current_layer_; }
-  double decay() const { return decay_; }
-  std::uint64_t layer_events(std::uint32_t layer) const { return layer_events_[layer]; }
 
  private:
   struct Uses {
     double count = 0.0;    // as of event `at` of its layer
     std::uint64_t at = 0;  // the layer's event of the last use
   };
+  double decay_to_the(std::uint64_t events) const { return std::pow(decay_, static_cast<double>(events)); }
+
   double decay_;
+  std::array<double, 64> recent_decays_{};   // of most ages that are asked for: a power is the dear part of a touch
   std::vector<std::uint32_t> layer_of_;      // per expert
   std::vector<std::uint64_t> layer_events_;  // per layer
   std::vector<Uses> uses_;                   // per expert
-  std::uint32_t current_layer_ = 0;
 };
 
 class Lfu final : public FrequencyBase {
@@ -99,7 +96,7 @@ class Lfru final : public FrequencyBase {
   }
 
  private:
-  double score(ExpertIndex expert) const { return frequency(expert) / (1.0 + age(expert)); }
+  double score(ExpertIndex expert) const { return frequency(expert) / (1.0 + static_cast<double>(age(expert))); }
 
   std::uint32_t floor_;                   // slots that a layer keeps while another has more
   std::vector<std::uint32_t> residents_;  // per layer

@@ -39,10 +39,10 @@ Wave::~Wave() { release(); }
 void Wave::release() noexcept {
   if (store_ == nullptr) return;
   auto& impl = *std::exchange(store_, nullptr)->impl_;
-  for (Expert const& expert : experts_) impl.tier->release(expert.slot, last_reader_);
+  impl.tier->release(experts_, last_reader_);
   {
     std::lock_guard const lock(impl.mutex);
-    for (Expert const& expert : experts_) impl.table->unpin(*impl.index(expert.id));
+    for (LeasedExpert const& expert : experts_) impl.table->unpin(impl.index(expert.id));
     impl.holders.erase(std::find(impl.holders.begin(), impl.holders.end(), holder_));
     impl.pump();
   }
@@ -108,7 +108,7 @@ Result<Wave> DemandEvent::lease_next(StreamRef reader) {
     wave.holder_ = std::this_thread::get_id();
     impl.pump();
   }
-  for (auto const& expert : wave.experts_) SIDA_TRY(impl.tier->order_reader(expert.slot, reader));
+  SIDA_TRY(impl.tier->order_reader(wave.experts_, reader));
   next_ += ids.size();
   ++wave_;
   return wave;
@@ -128,6 +128,8 @@ ExpertStore::~ExpertStore() {
 }
 
 namespace {
+
+Error no_such(ExpertId id) { return {Errc::invalid_argument, to_string(id) + ": there is no such expert"}; }
 
 /// Experts of all layers, and the slot that holds the largest of them.
 struct SourceSize {
@@ -181,8 +183,8 @@ Result<PlanId> ExpertStore::submit_plan(std::span<std::vector<ExpertId> const> e
     std::vector<std::vector<ExpertIndex>> sets(events.size());
     for (std::size_t i = 0; i < events.size(); ++i) {
       for (ExpertId const id : events[i]) {
-        SIDA_TRY_ASSIGN(auto const index, impl_->index(id));
-        sets[i].push_back(index);
+        if (!impl_->has(id)) return no_such(id);
+        sets[i].push_back(impl_->index(id));
       }
       std::sort(sets[i].begin(), sets[i].end());
       sets[i].erase(std::unique(sets[i].begin(), sets[i].end()), sets[i].end());
@@ -209,7 +211,8 @@ Result<DemandEvent> ExpertStore::begin_event(std::span<ExpertId const> experts, 
     std::sort(event.experts_.begin(), event.experts_.end());
     event.indices_.reserve(experts.size());
     for (ExpertId const id : event.experts_) {
-      SIDA_TRY_ASSIGN(auto const index, impl_->index(id));
+      if (!impl_->has(id)) return no_such(id);
+      ExpertIndex const index = impl_->index(id);
       if (!event.indices_.empty() && event.indices_.back() == index) {
         return Error(Errc::invalid_argument, to_string(id) + ": demanded twice in one event");
       }

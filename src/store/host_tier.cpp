@@ -64,8 +64,8 @@ class HostTier final : public FastTier {
     prefetches_.erase(found);
   }
 
-  Status order_reader(SlotId, StreamRef) override { return {}; }
-  void release(SlotId, StreamRef) noexcept override {}
+  Status order_reader(std::span<LeasedExpert const>, StreamRef) override { return {}; }
+  void release(std::span<LeasedExpert const>, StreamRef) noexcept override {}
 
   void close() noexcept override {
     std::deque<FillRequest> abandoned[2];

@@ -74,13 +74,6 @@ std::unique_ptr<SlotTable> ExpertStore::Impl::make_table() const {
   return std::make_unique<SlotTable>(first_of_layer.back(), slots, slot_bytes, std::move(policy));
 }
 
-Result<ExpertIndex> ExpertStore::Impl::index(ExpertId id) const {
-  if (id.layer >= experts_per_layer.size() || id.expert >= experts_per_layer[id.layer]) {
-    return Error(Errc::invalid_argument, to_string(id) + ": there is no such expert");
-  }
-  return first_of_layer[id.layer] + id.expert;
-}
-
 ExpertId ExpertStore::Impl::id(ExpertIndex index) const {
   auto const after = std::upper_bound(first_of_layer.begin(), first_of_layer.end(), index);
   auto const layer = static_cast<std::uint32_t>(after - first_of_layer.begin() - 1);

@@ -36,8 +36,11 @@ struct ExpertStore::Impl final : FillListener {
   Impl(std::span<std::uint32_t const> experts_per_layer, std::uint32_t slots, std::size_t slot_bytes,
        StoreOptions const& options);
 
-  /// Numbers in [0, expert_count), and back.
-  Result<ExpertIndex> index(ExpertId id) const;
+  bool has(ExpertId id) const noexcept {
+    return id.layer < experts_per_layer.size() && id.expert < experts_per_layer[id.layer];
+  }
+  /// Its number in [0, expert_count), where there is such an expert; and back.
+  ExpertIndex index(ExpertId id) const noexcept { return first_of_layer[id.layer] + id.expert; }
   ExpertId id(ExpertIndex index) const;
 
   void on_filled(FillTicket ticket, Status status) override;

@@ -115,8 +115,8 @@ class ManualTier final : public FastTier {
     }
     fills_->changed_.notify_all();
   }
-  Status order_reader(SlotId, StreamRef) override { return {}; }
-  void release(SlotId, StreamRef) noexcept override {}
+  Status order_reader(std::span<LeasedExpert const>, StreamRef) override { return {}; }
+  void release(std::span<LeasedExpert const>, StreamRef) noexcept override {}
   void close() noexcept override {
     releaser_ = {};
     for (auto const& request : fills_->pending()) fills_->release(request.expert, Error(Errc::cancelled, "closed"));

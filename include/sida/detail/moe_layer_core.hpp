@@ -28,7 +28,7 @@ class SIDA_API ExpertProvider {
   /// experts: distinct, ascending, of one layer.
   virtual Status begin(std::span<ExpertId const> experts) = 0;
   /// The next experts of the event, ascending; none when all were served. Valid until the next call.
-  virtual Result<std::span<Wave::Expert const>> next_wave() = 0;
+  virtual Result<std::span<LeasedExpert const>> next_wave() = 0;
   /// The wave is no longer read.
   virtual void release() noexcept = 0;
 };
@@ -40,7 +40,7 @@ class SIDA_API StoreExperts final : public ExpertProvider {
       : store_(store), reader_(reader), position_(position) {}
   std::size_t record_bytes() const noexcept override { return store_.slot_bytes(); }
   Status begin(std::span<ExpertId const> experts) override;
-  Result<std::span<Wave::Expert const>> next_wave() override;
+  Result<std::span<LeasedExpert const>> next_wave() override;
   void release() noexcept override { wave_.release(); }
 
  private:

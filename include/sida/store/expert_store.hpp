@@ -37,14 +37,9 @@ class [[nodiscard]] Wave {
   SIDA_API Wave& operator=(Wave&& other) noexcept;
   SIDA_API ~Wave();
 
-  struct Expert {
-    ExpertId id;
-    SlotId slot{};
-    std::byte const* data = nullptr;  ///< the record, in the store's fast tier; aligned to 4 KiB
-  };
   /// Ascending by id.
-  std::span<Expert const> experts() const& noexcept { return experts_; }
-  std::span<Expert const> experts() const&& = delete;  // would dangle
+  std::span<LeasedExpert const> experts() const& noexcept { return experts_; }
+  std::span<LeasedExpert const> experts() const&& = delete;  // would dangle
   std::size_t size() const noexcept { return experts_.size(); }
   bool empty() const noexcept { return experts_.empty(); }
 
@@ -56,7 +51,7 @@ class [[nodiscard]] Wave {
  private:
   friend class DemandEvent;
   class ExpertStore* store_ = nullptr;
-  std::vector<Expert> experts_;
+  std::vector<LeasedExpert> experts_;
   StreamRef last_reader_ = StreamRef::host();
   std::thread::id holder_;  // who acquired it
 };

@@ -27,10 +27,17 @@ struct FillRequest {
   FillUrgency urgency = FillUrgency::demand;
 };
 
+/// A resident expert and its bytes, as a wave leases it.
+struct LeasedExpert {
+  ExpertId id;
+  SlotId slot{};
+  std::byte const* data = nullptr;  ///< the record, in the tier's space; aligned to 4 KiB
+};
+
 /// Told once per submitted fill, from any thread, never from within `submit`.
 class SIDA_API FillListener {
  public:
-  /// From now on `FastTier::order_reader(ticket, …)` returns without waiting (a host tier: the bytes are there; a
+  /// From now on `FastTier::order_reader` returns without waiting (a host tier: the bytes are there; a
   /// GPU: the copy and its event are enqueued), or the fill failed and the slot's bytes are undefined.
   virtual void on_filled(FillTicket ticket, Status status) = 0;
 
@@ -62,12 +69,13 @@ class SIDA_API FastTier {
   /// It may be under way. A tier that starts every fill at once has nothing to do.
   virtual void promote(FillTicket /*ticket*/) {}
 
-  /// Work enqueued on `reader` after this call sees the fill's bytes. Called after `on_filled` reported success and
-  /// before the slot is refilled.
-  virtual Status order_reader(SlotId slot, StreamRef reader) = 0;
+  /// Work enqueued on `reader` after this call sees the bytes of all these experts, one wave's. Called after
+  /// `on_filled` reported success and before a slot of them is refilled.
+  virtual Status order_reader(std::span<LeasedExpert const> wave, StreamRef reader) = 0;
 
-  /// The work enqueued on `reader` so far was the last to read `slot` under one lease; a later refill waits for it.
-  virtual void release(SlotId slot, StreamRef reader) noexcept = 0;
+  /// The work enqueued on `reader` so far was the last to read these slots under one lease; a later refill waits for
+  /// it.
+  virtual void release(std::span<LeasedExpert const> wave, StreamRef reader) noexcept = 0;
 
   /// Stops: fills that have not started are reported as `cancelled`, those under way end, and when this returns no
   /// listener call is running or will come. Called once, last.
