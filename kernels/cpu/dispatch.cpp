@@ -2,6 +2,7 @@
 #include <array>
 
 #include "kernels/cpu/gemm_nt.hpp"
+#include "kernels/cpu/lstm_cell.hpp"
 #include "sida/kernels/cpu.hpp"
 
 #ifdef SIDA_HAVE_AVX2
@@ -71,6 +72,15 @@ void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept {
 #endif
   static_cast<void>(isa);
   kernels::gemm_nt_portable(plain);
+}
+
+void lstm_cell(CpuIsa isa, LstmCellArgs const& args) noexcept {
+  kernels::LstmCell const plain = {args.from_input, args.from_state, args.cell, args.state, args.hidden};
+#ifdef SIDA_HAVE_AVX2
+  if (isa == CpuIsa::avx2) return kernels::lstm_cell_avx2(plain);
+#endif
+  static_cast<void>(isa);
+  kernels::lstm_cell_portable(plain);
 }
 
 }  // namespace sida::inline v0

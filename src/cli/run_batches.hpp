@@ -25,7 +25,7 @@ Status run_batches(M& model, ServedModel& served, P& predictor, InputBatches bat
 template <Predictor P, BatchObserver<SwitchEncoder> O>
 Status run_batches(ServedModel& served, P& predictor, InputBatches batches, O& observer, PipelineOptions options,
                    Session const& session) {
-  return run_batches(*served.encoder, served, predictor, std::move(batches), observer, std::move(options), session);
+  return run_batches(*served.encoder, served, predictor, batches, observer, std::move(options), session);
 }
 
 }  // namespace sida::cli

@@ -1,7 +1,6 @@
 #include "predict/lstm_hash_network.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
 
 #include "sida/core/workspace.hpp"
@@ -11,20 +10,6 @@ namespace sida::inline v0::predict_detail {
 namespace {
 
 constexpr std::int64_t kAttentionRows = 16;  // of one sequence, that one task mixes
-
-float sigmoid(float x) noexcept { return 1.0F / (1.0F + std::exp(-x)); }
-
-/// One step of one sequence. gates: [4 * hidden], summed over input, state and biases.
-void lstm_cell(float const* gates, std::int64_t hidden, float* cell, float* h) noexcept {
-  for (std::int64_t j = 0; j < hidden; ++j) {
-    float const in = sigmoid(gates[j]);
-    float const forget = sigmoid(gates[hidden + j]);
-    float const update = std::tanh(gates[2 * hidden + j]);
-    float const out = sigmoid(gates[3 * hidden + j]);
-    cell[j] = forget * cell[j] + in * update;
-    h[j] = out * std::tanh(cell[j]);
-  }
-}
 
 }  // namespace
 
@@ -131,10 +116,11 @@ void LstmHashPass::recur(LstmLayerWeights const& layer, std::span<Sequence const
                    .w_dtype = layer.recurrent.dtype});
     for (std::int64_t i = 0; i < active; ++i) {
       std::int64_t const token = group[static_cast<std::size_t>(i)].first + step;
-      auto const sum = gates.row(i);
-      auto const from_input = gates_.row(token);
-      for (std::size_t c = 0; c < sum.size(); ++c) sum[c] += from_input[c];
-      lstm_cell(sum.data(), hidden, cell.row(i).data(), state.row(i).data());
+      lstm_cell(isa_, {.from_input = gates_.row(token).data(),
+                       .from_state = gates.row(i).data(),
+                       .cell = cell.row(i).data(),
+                       .state = state.row(i).data(),
+                       .hidden = hidden});
       std::ranges::copy(state.row(i), h.row(token).begin());
     }
   }

@@ -72,7 +72,7 @@ TEST_F(SwitchCheckpointTest, SaysWhatAFolderHolds) {
   for (auto const& [name, tensor] : tensors_) all_bytes += 4 * tensor.values.size();
   EXPECT_EQ(opened->dense_bytes() + opened->expert_bytes(), all_bytes);
   std::vector<std::string> names = opened->dense_names;
-  EXPECT_EQ(names.size() + 2 * 12, tensors_.size());
+  EXPECT_EQ(names.size() + 24, tensors_.size());
   std::sort(names.begin(), names.end());
   EXPECT_EQ(std::adjacent_find(names.begin(), names.end()), names.end());
 }
@@ -196,7 +196,7 @@ TEST_F(SwitchCheckpointTest, IgnoresTheDecoder) {
   tensors_["lm_head.weight"] = tensors_["shared.weight"];
   auto const opened = open();
   ASSERT_TRUE(opened);
-  EXPECT_EQ(opened->dense_names.size() + 2 * 12, encoder.size());
+  EXPECT_EQ(opened->dense_names.size() + 24, encoder.size());
   EXPECT_EQ(outputs(folder_.path()), before);
 }
 

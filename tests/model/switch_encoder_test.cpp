@@ -450,9 +450,9 @@ TEST_F(SwitchEncoderTest, TakesAnotherCapacity) {
 
 TEST_F(SwitchEncoderTest, KeepsDenseWeightsInTheirOwnType) {
   LoadedEncoder loaded(folder_.path());
-  std::size_t const bucket_table = 4 * (20 + 1);
+  std::size_t const bucket_table = sizeof(float) * (20 + 1);
   // Vectors are widened, and each tensor starts at a multiple of 64 bytes.
-  EXPECT_LE(loaded.encoder->dense_bytes(), loaded.checkpoint.dense_bytes() + bucket_table + 64 * 60 + 2 * 26 * 14);
+  EXPECT_LE(loaded.encoder->dense_bytes(), loaded.checkpoint.dense_bytes() + bucket_table + 64UL * 60 + 2UL * 26 * 14);
   EXPECT_EQ(loaded.encoder->config(), config_);
   EXPECT_TRUE(loaded.encoder->has_head());
   EXPECT_EQ(loaded.encoder->moe_layers(), 2U);

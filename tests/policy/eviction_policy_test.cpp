@@ -71,7 +71,7 @@ TEST_P(AnyPolicy, ChoosesAmongCandidatesAndRepeatsItself) {
   for (int step = 0; step < 600; ++step) {
     std::uint32_t const layer = static_cast<std::uint32_t>(step) % 3;
     std::set<ExpertIndex> event;
-    for (int i = 0; i < 4; ++i) event.insert(static_cast<ExpertIndex>(layer * 8 + random() % 8));
+    for (int i = 0; i < 4; ++i) event.insert(layer * 8 + static_cast<ExpertIndex>(random() % 8));
     std::vector<ExpertIndex> const sorted(event.begin(), event.end());
     EXPECT_EQ(first.demand(sorted, horizon), second.demand(sorted, horizon));
     EXPECT_EQ(first.residents(), second.residents());
@@ -87,7 +87,7 @@ TEST_P(AnyPolicy, NeverLoadsFewerThanBelady) {
   for (std::uint32_t step = 0; step < 400; ++step) {
     std::set<ExpertIndex> event;
     for (int i = 0; i < 3; ++i)
-      event.insert(static_cast<ExpertIndex>((step % 2) * 8 + std::min(random() % 8, random() % 8)));
+      event.insert(step % 2 * 8 + static_cast<ExpertIndex>(std::min(random() % 8, random() % 8)));
     events.emplace_back(event.begin(), event.end());
     loads += cache.demand(events.back(), horizon);
   }
