@@ -4,6 +4,13 @@
 #include <vector>
 
 namespace sida::inline v0 {
+namespace {
+
+// Reality leaves a schedule soon, so that a long one is work in vain.
+constexpr std::size_t kMostPlanned = 64;
+constexpr std::size_t kFewPlanned = 16;
+
+}  // namespace
 
 std::optional<Prefetcher::Move> Prefetcher::next(SlotTable const& table, Horizon const& horizon) {
   if (horizon.empty()) return std::nullopt;
@@ -31,19 +38,19 @@ void Prefetcher::plan(SlotTable const& table, Horizon const& horizon) {
   std::vector<std::uint64_t> last_use(table.experts());
   for (ExpertIndex const expert : residents) last_use[expert] = table.policy().last_use(expert);
   schedule_.clear();
-  for (auto const& load : belady_schedule(events, residents, table.experts(), table.slots(), last_use)) {
+  for (auto const& load : belady_schedule(events, residents, table.experts(), table.slots(), last_use, kMostPlanned)) {
     auto const& event = horizon.events()[load.event];
     schedule_.push_back({{load.load, load.victim, event.demanded}, event.position});
   }
   stale_ = false;
+  is_cut_ = schedule_.size() >= kMostPlanned;
 }
 
 std::optional<Prefetcher::Move> Prefetcher::next_planned(SlotTable const& table, Horizon const& horizon) {
-  if (stale_) plan(table, horizon);
-  // Loads behind a blocked one may go first if their own victims are free; looking far ahead for one isn't worth it.
-  constexpr std::size_t kLookPast = 64;
+  if (stale_ || (is_cut_ && schedule_.size() < kFewPlanned)) plan(table, horizon);
   std::size_t free_slots = table.free_slots();
-  for (std::size_t i = 0; i < std::min(schedule_.size(), kLookPast); ++i) {
+  // Loads behind a blocked one may go first if their own victims are free.
+  for (std::size_t i = 0; i < schedule_.size(); ++i) {
     Load const load = schedule_[i];
     ExpertIndex const expert = load.move.load;
     auto const victim = load.move.victim;

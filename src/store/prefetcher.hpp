@@ -51,6 +51,7 @@ class Prefetcher {
   Rule rule_;
   bool stale_ = true;
   std::deque<Load> schedule_;  // by position
+  bool is_cut_ = false;        // the horizon may need loads after those of the schedule
 };
 
 }  // namespace sida::inline v0

@@ -81,14 +81,25 @@ ExpertId ExpertStore::Impl::id(ExpertIndex index) const {
 }
 
 void ExpertStore::Impl::on_filled(FillTicket ticket, Status status) {
+  bool wake = false;
   {
     std::lock_guard const lock(mutex);
     bool const failed = !status;
     table->filled(ticket, std::move(status));
     if (failed) prefetcher.replan();
     pump();
+    wake = should_wake();
   }
-  changed.notify_all();
+  if (wake) changed.notify_all();
+}
+
+bool ExpertStore::Impl::settled(std::span<ExpertIndex const> wave) const noexcept {
+  return std::ranges::none_of(wave, [&](ExpertIndex e) { return table->state(e) == SlotTable::State::filling; });
+}
+
+bool ExpertStore::Impl::should_wake() const noexcept {
+  return !waiting.empty() || table->filling() == 0 ||
+         std::ranges::any_of(awaited, [&](auto const& wave) { return settled(wave); });
 }
 
 void ExpertStore::Impl::arrive(DemandEvent& event) {
@@ -117,6 +128,7 @@ Status ExpertStore::Impl::lease(std::unique_lock<std::mutex>& lock, DemandEvent 
     return Error(Errc::would_deadlock, "this thread already holds a wave of this store");
   }
   holders.reserve(holders.size() + leasing + 1);
+  awaited.reserve(leasing + 1);
   Counted const in_progress(leasing);
   SIDA_TRY(reserve(lock, event, wave));
   SIDA_TRY(await_fills(lock, wave));
@@ -185,14 +197,11 @@ void ExpertStore::Impl::start_missing(std::span<ExpertIndex const> wave, DemandE
 }
 
 Status ExpertStore::Impl::await_fills(std::unique_lock<std::mutex>& lock, std::span<ExpertIndex const> wave) {
-  auto const settled = [&] {
-    return cancelled || std::none_of(wave.begin(), wave.end(), [&](ExpertIndex expert) {
-             return table->state(expert) == SlotTable::State::filling;
-           });
-  };
-  if (!settled()) {
+  if (!cancelled && !settled(wave)) {
     auto const start = Clock::now();
-    changed.wait(lock, settled);
+    awaited.push_back(wave);
+    changed.wait(lock, [&] { return cancelled || settled(wave); });
+    awaited.erase(std::ranges::find(awaited, wave.data(), [](auto const& other) { return other.data(); }));
     add_stall(start);
   }
   Status status;

@@ -58,6 +58,10 @@ struct ExpertStore::Impl final : FillListener {
   void start_missing(std::span<ExpertIndex const> wave, DemandEvent const& event);
   /// Waits until every expert of a reserved wave is ready; unpins them all on failure.
   Status await_fills(std::unique_lock<std::mutex>& lock, std::span<ExpertIndex const> wave);
+  /// No fill of `wave` is under way.
+  bool settled(std::span<ExpertIndex const> wave) const noexcept;
+  /// After a fill: whether some thread may go on. Most fills are one of several that a thread waits for.
+  bool should_wake() const noexcept;
   void unpin(std::span<ExpertIndex const> wave);
   /// Starts prefetches while some may start. Under the mutex. Without memory there are none.
   void pump() noexcept;
@@ -82,6 +86,7 @@ struct ExpertStore::Impl final : FillListener {
   std::uint64_t next_ticket = 0;
   std::uint32_t leasing = 0;             // acquires between their start and `holders`
   std::vector<std::thread::id> holders;  // threads that hold a wave, once per wave; has room for all of `leasing`
+  std::vector<std::span<ExpertIndex const>> awaited;  // waves whose fills are waited for; has room for all of `leasing`
   bool cancelled = false;
 };
 
