@@ -75,7 +75,7 @@ Result<std::unique_ptr<Arm>> Arm::open(ArmSpec const& spec, ArmSettings const& s
   options.policy = spec.policy;
   options.threads = settings.threads;
   options.read_path = spec.read_path;
-  options.prefetch_depth = static_cast<std::uint32_t>(settings.prefetch_depth);
+  options.prefetch_depth = settings.prefetch_depth;
   auto const decorate = [&](std::shared_ptr<ExpertSource const> experts) {
     if (settings.records && spec.read_path != ReadPath::mmap) experts = settings.records;
     return std::make_shared<TracedSource>(std::make_shared<SlowSource>(std::move(experts), disk), arm->trace_);

@@ -43,7 +43,8 @@ struct Options {
   std::uint64_t lookahead = 8;
   std::uint64_t prefetch_depth = StoreOptions{}.prefetch_depth;
   std::uint64_t likely = 50;  ///< percent
-  std::uint64_t threads = cli::ServeOptions::default_threads();
+  /// All cores but one, which the hash-building thread and the reads use.
+  std::uint64_t threads = std::max<std::uint64_t>(cli::ServeOptions::default_threads(), 2) - 1;
   std::string slow = "auto";
   double slow_bytes_per_s = 0;  ///< where --slow is a number
   std::uint64_t latency_us = 100;
@@ -69,7 +70,7 @@ void add_options(CLI::App& app, Options& options) {
   cli::add_number(app, "--rounds", options.rounds, {1, 10000}, "Runs of each arm");
   cli::add_number(app, "--rows", options.rows, {}, "Answer the first so many rows only; 0: all");
   cli::add_number(app, "--lookahead", options.lookahead, {1, 65536}, "Batches planned ahead");
-  cli::add_number(app, "--prefetch-depth", options.prefetch_depth, {1, 1024}, "Loads ahead of need under way at once");
+  cli::add_prefetch_depth(app, options.prefetch_depth);
   cli::add_number(app, "--likely", options.likely, {0, 100}, "The hash's arm: load ahead at this probability, percent");
   cli::add_number(app, "--threads", options.threads, {1, 1024}, "Compute threads");
   auto const slow = [&options](std::string const& text) {

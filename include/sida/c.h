@@ -114,7 +114,7 @@ typedef struct sida_store_options {
   uint32_t io_threads;                 /**< threads that call `read`; 0: 4 */
   uint64_t budget_bytes;               /**< hard ceiling in slot bytes for all that is resident or on its way */
   sida_policy policy;                  /**< SIDA_POLICY_... */
-  uint32_t prefetch_depth;             /**< prefetches under way at once; 0: 2 */
+  uint32_t prefetch_depth;             /**< prefetches under way at once; 0: 4 */
   sida_allocate_function allocate;     /**< both NULL: sida takes memory from the system */
   sida_deallocate_function deallocate; /**< given together with `allocate` */
   void* memory_context;                /**< given to both; must live until the store is closed */

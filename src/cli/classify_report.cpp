@@ -82,6 +82,7 @@ Report make_report(RunAccount const& account, RunSettings const& settings, Serve
   if (!settings.predictor.empty()) add_predictor(report, settings);
   add_hit_rates(report, account.hit_rates, "");
   report.add("lookahead", settings.lookahead);
+  report.add("prefetch_depth", settings.serve.prefetch_depth);
   report.add("batch", settings.batch);
   report.add("threads", settings.serve.threads);
   report.add("capacity", to_string(settings.serve.capacity));

@@ -51,6 +51,10 @@ std::uint64_t ServeOptions::default_threads() noexcept {
 std::string_view to_string(CapacityRule rule) noexcept { return word_of(kCapacities, rule); }
 std::string_view to_string(ReadPath path) noexcept { return word_of(kReadPaths, path); }
 
+CLI::Option* add_prefetch_depth(CLI::App& app, std::uint64_t& value) {
+  return add_number(app, "--prefetch-depth", value, {1, 1024}, "Loads ahead of need under way at once");
+}
+
 void add_serve_options(CLI::App& app, ServeOptions& options) {
   app.add_option("--model", options.model, "Checkpoint folder in Hugging Face's form, or packed container FILE.sida")
       ->type_name("PATH")
@@ -59,6 +63,7 @@ void add_serve_options(CLI::App& app, ServeOptions& options) {
              "Most bytes of experts resident or on their way: a share of all experts (20%), a size (512MiB, 2GB) or a "
              "number of bytes");
   add_choice(app, "--policy", options.policy, policy_words(), "Which expert leaves when another needs its slot");
+  add_prefetch_depth(app, options.prefetch_depth);
   add_number(app, "--threads", options.threads, {1, kMaxThreads}, "Compute threads");
   add_choice(app, "--capacity", options.capacity, kCapacities,
              "What happens to tokens beyond an expert's capacity, as a version of transformers does it");
@@ -83,7 +88,7 @@ Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& optio
   // More slots than experts would only be address space.
   store_options.budget_bytes = std::min(served->budget_bytes, checkpoint.expert_count() * slot_bytes);
   store_options.policy = options.policy;
-  store_options.prefetch_depth = options.prefetch_depth;
+  store_options.prefetch_depth = static_cast<std::uint32_t>(options.prefetch_depth);
   SIDA_TRY_ASSIGN(served->store,
                   ExpertStore::open(*checkpoint.experts, make_host_tier(checkpoint.experts, served->memory, kIoThreads),
                                     store_options));

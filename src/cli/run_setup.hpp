@@ -22,9 +22,13 @@
 
 namespace CLI {
 class App;
+class Option;
 }
 
 namespace sida::cli {
+
+/// `--prefetch-depth N`.
+CLI::Option* add_prefetch_depth(CLI::App& app, std::uint64_t& value);
 
 /// Which model, and how it is served.
 struct ServeOptions {
@@ -35,7 +39,7 @@ struct ServeOptions {
   CapacityRule capacity = CapacityRule::hf;
   ReadPath read_path = ReadPath::pread;
   CpuIsa isa = best_cpu_isa();
-  std::uint32_t prefetch_depth = StoreOptions{}.prefetch_depth;  ///< not an option of the program
+  std::uint64_t prefetch_depth = StoreOptions{}.prefetch_depth;
   // Not options of their own: what the command's mode asks for.
   SwitchRouting routing = SwitchRouting::router;
   std::uint64_t experts_per_token = 1;
@@ -44,7 +48,7 @@ struct ServeOptions {
   static std::uint64_t default_threads() noexcept;
 };
 
-/// Declares --model, --budget, --policy, --threads, --capacity, --read-path and --isa.
+/// Declares --model, --budget, --policy, --prefetch-depth, --threads, --capacity, --read-path and --isa.
 void add_serve_options(CLI::App& app, ServeOptions& options);
 
 std::string_view to_string(CapacityRule rule) noexcept;

@@ -76,6 +76,7 @@ TEST_F(ExitStatus, IsTwoForMalformedAndNegativeValuesAndUnknownOptions) {
                                                          {"--threads", "2x"},
                                                          {"--lookahead", "-1"},
                                                          {"--lookahead", "1e3"},
+                                                         {"--prefetch-depth", "0"},
                                                          {"--policy", "best"},
                                                          {"--prefetch", "magic"},
                                                          {"--capacity", "hf-5"},

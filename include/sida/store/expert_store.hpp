@@ -22,8 +22,9 @@ struct StoreOptions {
   /// Hard ceiling in slot bytes for all that is resident or on its way; slots = budget / slot bytes.
   std::size_t budget_bytes = 0;
   PolicyKind policy = PolicyKind::lfru;
-  /// Prefetch fills under way at once; the rest waits in the store, where a demand overtakes it.
-  std::uint32_t prefetch_depth = 2;
+  /// Prefetch fills under way at once; the rest waits in the store, where a demand overtakes it. As many as the tier
+  /// reads at once keep a disk busy; more only commit to guesses sooner.
+  std::uint32_t prefetch_depth = 4;
 };
 
 /// The experts of one event that fit the slots at once, pinned: while a wave lives, their bytes neither move nor
