@@ -213,7 +213,7 @@ Result<std::unique_ptr<sida_event>> begin(Use use, sida_expert_id const* experts
                                           sida_plan_position const* position) {
   SIDA_TRY_ASSIGN(auto const wanted, ids(experts, count));
   SIDA_TRY_ASSIGN(auto event, use.get()->store->begin_event(wanted, position_of(position)));
-  return std::unique_ptr<sida_event>(new sida_event{std::move(use), std::move(event)});
+  return std::make_unique<sida_event>(sida_event{std::move(use), std::move(event)});
 }
 
 }  // namespace

@@ -29,7 +29,8 @@ Result<LineReader> LineReader::open(std::string const& path, std::function<bool(
     reader.fd_ = STDIN_FILENO;
     return reader;
   }
-  reader.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // The open of a FIFO would wait for a writer, and no cancellation reach it.
+  reader.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (reader.fd_ < 0) {
     return Error(errno == ENOENT ? Errc::not_found : Errc::io, path + ": cannot open: " + std::strerror(errno));
   }
@@ -68,14 +69,12 @@ Result<bool> LineReader::refill() {
   block_.resize(kBlockBytes);
   used_ = 0;
   for (;;) {
-    if (cancelled_) {
-      if (cancelled_()) return Error(Errc::cancelled, name_ + ": reading was cancelled");
-      pollfd wanted{.fd = fd_, .events = POLLIN, .revents = 0};
-      int const ready = ::poll(&wanted, 1, kPatienceMs);
-      if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
-    }
+    if (cancelled_ && cancelled_()) return Error(Errc::cancelled, name_ + ": reading was cancelled");
+    pollfd wanted{.fd = fd_, .events = POLLIN, .revents = 0};
+    int const ready = ::poll(&wanted, 1, kPatienceMs);
+    if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
     ssize_t const count = ::read(fd_, block_.data(), block_.size());
-    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (count < 0) return Error(Errc::io, name_ + ": cannot read: " + std::strerror(errno));
     block_.resize(static_cast<std::size_t>(count));
     return count > 0;

@@ -29,14 +29,12 @@ class TensorFinder {
       return;
     }
     if (found->shape != shape) {
-      status_ = Error(Errc::corrupt, source_.path() + ": tensor '" + name + "' is " + to_text(found->shape) + ", but " +
+      status_ = Error(Errc::corrupt, source_.describe(*found) + " is " + to_text(found->shape) + ", but " +
                                          implied_by_ + " implies " + to_text(shape));
       return;
     }
-    if (auto dtype = found->dtype(); !dtype) {
-      status_ = std::move(dtype).error().with_context(source_.path());
-      return;
-    }
+    status_ = source_.dtype(*found).status();
+    if (!status_) return;
     tensor = found;
     found_.push_back(found);
   }

@@ -30,13 +30,20 @@ class PackedDense final : public TensorSource {
 
   std::string const& path() const noexcept override { return file_->path(); }
   std::span<TensorInfo const> tensors() const noexcept override { return infos_; }
+  std::string describe(TensorInfo const& info) const override {
+    return TensorSource::describe(info) + " at byte " + std::to_string(place_of(info).offset);
+  }
   Status read(std::string_view name, std::uint64_t offset, std::span<std::byte> dst) const override;
   ReadStats read_stats() const noexcept override { return file_->read_stats(); }
 
  private:
+  io_detail::PackedTensor const& place_of(TensorInfo const& info) const {
+    return tensors_[static_cast<std::size_t>(&info - infos_.data())];
+  }
+
   std::unique_ptr<File> file_;
-  std::vector<TensorInfo> infos_;  // sorted by name
-  std::vector<io_detail::PackedTensor> tensors_;
+  std::vector<TensorInfo> infos_;                 // sorted by name
+  std::vector<io_detail::PackedTensor> tensors_;  // of the info with the same index
 };
 
 Status PackedDense::read(std::string_view name, std::uint64_t offset, std::span<std::byte> dst) const {
@@ -47,7 +54,7 @@ Status PackedDense::read(std::string_view name, std::uint64_t offset, std::span<
                                              ", +" + std::to_string(dst.size()) + ") of " +
                                              std::to_string(info->size_bytes));
   }
-  auto const& tensor = tensors_[static_cast<std::size_t>(info - infos_.data())];
+  auto const& tensor = place_of(*info);
   std::vector<std::byte> whole;  // a chunk of which only a part is wanted
   std::uint64_t const end = offset + dst.size();
   for (std::uint64_t at = offset; at < end;) {

@@ -7,6 +7,7 @@
 
 #include "io/json.hpp"
 #include "io/open_file.hpp"
+#include "io/safetensors_index.hpp"
 #include "io/safetensors_limits.hpp"
 #include "io/staging_pool.hpp"
 #include "sida/detail/try.hpp"
@@ -15,7 +16,7 @@ namespace sida::inline v0 {
 namespace {
 
 using io_detail::in_quotes;
-using io_detail::Json;
+using io_detail::SafetensorsIndex;
 using io_detail::StagingPool;
 
 class SafetensorsSource final : public TensorSource {
@@ -34,6 +35,10 @@ class SafetensorsSource final : public TensorSource {
 
   std::string const& path() const noexcept override { return path_; }
   std::span<TensorInfo const> tensors() const noexcept override { return infos_; }
+  std::string describe(TensorInfo const& info) const override {
+    Place const& place = place_of(info);
+    return files_[place.file]->path() + ": tensor " + in_quotes(info.name) + " at byte " + std::to_string(place.offset);
+  }
   Status read(std::string_view name, std::uint64_t offset, std::span<std::byte> dst) const override;
   ReadStats read_stats() const noexcept override {
     ReadStats sum;
@@ -46,6 +51,10 @@ class SafetensorsSource final : public TensorSource {
     std::uint64_t offset = 0;
     std::size_t file = 0;
   };
+  Place const& place_of(TensorInfo const& info) const {
+    return places_[static_cast<std::size_t>(&info - infos_.data())];
+  }
+
   std::string path_;
   std::vector<TensorInfo> infos_;  // sorted by name
   std::vector<Place> places_;      // of the tensor with the same index
@@ -60,7 +69,7 @@ Status SafetensorsSource::read(std::string_view name, std::uint64_t offset, std:
                                              ", +" + std::to_string(dst.size()) + ") of " +
                                              std::to_string(info->size_bytes));
   }
-  Place const& place = places_[static_cast<std::size_t>(info - infos_.data())];
+  Place const& place = place_of(*info);
   Status status = files_[place.file]->read_at(place.offset + offset, dst);
   if (!status) return std::move(status).error().with_context("tensor " + in_quotes(name));
   return status;
@@ -94,48 +103,19 @@ Result<std::unique_ptr<TensorSource>> open_single(std::string const& path, ReadP
   return std::unique_ptr<TensorSource>(std::move(source));
 }
 
-/// A shard is a file of the index's own folder: an index must not reach outside of it.
-bool is_plain_file_name(std::string_view name) {
-  return !name.empty() && name.find_first_of(std::string_view("/\\\0", 3)) == name.npos &&
-         name.find("..") == name.npos && name != ".";
-}
-
-/// Tensor name to shard name, from "weight_map".
-using WeightMap = std::map<std::string, std::string>;
-
-Result<WeightMap> read_index(std::string const& path) {
+Result<SafetensorsIndex> read_index(std::string const& path) {
   SIDA_TRY_ASSIGN(std::unique_ptr<File> const file, File::open(path, ReadPath::pread));
   if (file->size_bytes() > kSafetensorsMaxJsonBytes) {
     return Error(Errc::corrupt, path + ": index of " + std::to_string(file->size_bytes()) + " bytes");
   }
   std::string text(static_cast<std::size_t>(file->size_bytes()), '\0');
   SIDA_TRY(file->read_at(0, std::as_writable_bytes(std::span(text))));
-  WeightMap weights;
-  bool has_map = false;
-  io_detail::JsonLimits const limits{.max_bytes = kSafetensorsMaxJsonBytes, .max_values = std::size_t{1} << 22};
-  auto const add_member = [&](std::string const& key, Json const& value, std::size_t offset) -> Status {
-    if (key != "weight_map") return {};
-    std::string const where = path + ": weight_map (byte " + std::to_string(offset) + ")";
-    if (!value.is_object()) return Error(Errc::corrupt, where + " is not an object");
-    has_map = true;
-    for (auto const& [tensor, shard] : value.items()) {
-      std::string const* const name = shard.get_ptr<std::string const*>();
-      if (name == nullptr || !is_plain_file_name(*name)) {
-        return Error(Errc::corrupt, where + ": tensor " + in_quotes(tensor) + ": shard " +
-                                        (name == nullptr ? "is not a string" : in_quotes(*name) + " is no file name"));
-      }
-      weights.emplace(tensor, *name);
-    }
-    return {};
-  };
-  SIDA_TRY(io_detail::for_each_member(text, path, limits, add_member));
-  if (!has_map) return Error(Errc::corrupt, path + ": no weight_map (byte 0)");
-  return weights;
+  return io_detail::parse_safetensors_index(text, path);
 }
 
 Result<std::unique_ptr<TensorSource>> open_sharded(std::filesystem::path const& folder, std::string const& index_path,
                                                    ReadPath read_path) {
-  SIDA_TRY_ASSIGN(WeightMap const weights, read_index(index_path));
+  SIDA_TRY_ASSIGN(SafetensorsIndex const weights, read_index(index_path));
   struct OpenShard {
     std::vector<SafetensorsEntry> entries;
     std::size_t file = 0;

@@ -49,18 +49,19 @@ class TensorExpertSource final : public ExpertSource {
 
 Result<TensorInfo const*> TensorExpertSource::find_matrix(ExpertId id, std::string const& name, std::int64_t rows,
                                                           std::int64_t cols) const {
-  std::string const where = tensors_->path() + ": " + to_string(id) + ": tensor " + in_quotes(name);
   TensorInfo const* const info = tensors_->find(name);
-  if (info == nullptr) return Error(Errc::not_found, where + " is missing");
-  auto const dtype = info->dtype();
-  if (!dtype || *dtype != layout_.shape.dtype) {
-    return Error(Errc::corrupt,
-                 where + " is " + info->dtype_name + ", not " + std::string(to_string(layout_.shape.dtype)));
+  if (info == nullptr) {
+    return Error(Errc::not_found,
+                 tensors_->path() + ": " + to_string(id) + ": tensor " + in_quotes(name) + " is missing");
+  }
+  if (info->dtype() != layout_.shape.dtype) {
+    return Error(Errc::corrupt, tensors_->describe(*info) + ", of " + to_string(id) + ", is " + info->dtype_name +
+                                    ", not " + std::string(to_string(layout_.shape.dtype)));
   }
   std::array const wanted{rows, cols};
   if (!std::ranges::equal(info->shape, wanted)) {
-    return Error(Errc::corrupt,
-                 where + " has shape " + io_detail::shape_text(info->shape) + ", not " + io_detail::shape_text(wanted));
+    return Error(Errc::corrupt, tensors_->describe(*info) + ", of " + to_string(id) + ", has shape " +
+                                    io_detail::shape_text(info->shape) + ", not " + io_detail::shape_text(wanted));
   }
   return info;
 }

@@ -47,12 +47,20 @@ std::string shape_text(std::span<std::int64_t const> shape) {
 
 }  // namespace io_detail
 
-Result<Dtype> TensorInfo::dtype() const {
+std::optional<Dtype> TensorInfo::dtype() const noexcept {
   if (dtype_name == "F32") return Dtype::f32;
   if (dtype_name == "F16") return Dtype::f16;
   if (dtype_name == "BF16") return Dtype::bf16;
-  return Error(Errc::unsupported,
-               "tensor " + io_detail::in_quotes(name) + " is " + dtype_name + ", where F32, F16 or BF16 is needed");
+  return std::nullopt;
+}
+
+std::string TensorSource::describe(TensorInfo const& info) const {
+  return path() + ": tensor " + io_detail::in_quotes(info.name);
+}
+
+Result<Dtype> TensorSource::dtype(TensorInfo const& info) const {
+  if (auto const dtype = info.dtype()) return *dtype;
+  return Error(Errc::unsupported, describe(info) + " is " + info.dtype_name + ", where F32, F16 or BF16 is needed");
 }
 
 TensorInfo const* TensorSource::find(std::string_view name) const noexcept {

@@ -47,9 +47,8 @@ void take_names(SwitchTensors const& tensors, SwitchCheckpoint& checkpoint) {
 /// All experts have the shape that the config implies and the type of the first one.
 Status open_experts(SwitchCheckpoint& checkpoint, std::string const& prefix) {
   SIDA_TRY_ASSIGN(auto const names, model_detail::find_expert_names(checkpoint.config, prefix, *checkpoint.dense));
-  auto const dtype = checkpoint.dense->find(names[0][0].in)->dtype();
-  if (!dtype) return Error(dtype.error()).with_context(checkpoint.dense->path());
-  SIDA_TRY_ASSIGN(checkpoint.layout, ExpertLayout::of({checkpoint.config.activation, *dtype, checkpoint.config.d_model,
+  SIDA_TRY_ASSIGN(Dtype const dtype, checkpoint.dense->dtype(*checkpoint.dense->find(names[0][0].in)));
+  SIDA_TRY_ASSIGN(checkpoint.layout, ExpertLayout::of({checkpoint.config.activation, dtype, checkpoint.config.d_model,
                                                        checkpoint.config.d_ff}));
   SIDA_TRY_ASSIGN(checkpoint.experts, make_tensor_expert_source(checkpoint.dense, checkpoint.layout, names));
   return {};

@@ -63,7 +63,7 @@ class CStore : public ::testing::Test {
 
   CStore() {
     options.struct_size = sizeof options;
-    options.budget_bytes = 2 * 8192;
+    options.budget_bytes = 16384;  // two experts
   }
   ~CStore() override {
     sida_wave_release(wave);

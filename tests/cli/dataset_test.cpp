@@ -213,6 +213,30 @@ TEST(Dataset, EndsWhenCancelledWhileItWaits) {
   EXPECT_EQ(dataset.code(), Errc::cancelled);
 }
 
+TEST(Dataset, EndsWhenCancelledBeforeAnybodyWrites) {
+  testing::TempDir const folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  int asked = 0;
+  auto const dataset = Dataset::open(folder / "pipe", {.cancelled = [&] { return ++asked > 2; }});
+  EXPECT_EQ(dataset.code(), Errc::cancelled);
+}
+
+TEST(Dataset, WaitsForAWriterThatComesLate) {
+  testing::TempDir const folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  io_detail::FileDescriptor writer;
+  int asked = 0;
+  auto const give = [&] {
+    if (++asked == 2) {
+      writer = io_detail::FileDescriptor(::open((folder / "pipe").c_str(), O_WRONLY | O_CLOEXEC));
+      EXPECT_EQ(::write(writer.get(), "sentence\na\n", 11), 11);
+    }
+    if (asked == 4) writer = io_detail::FileDescriptor();
+    return false;
+  };
+  EXPECT_EQ(read_all(Dataset::open(folder / "pipe", {.cancelled = give})), Rows{"a"});
+}
+
 TEST(Dataset, WaitsForWhatComesLate) {
   testing::TempDir const folder;
   ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);

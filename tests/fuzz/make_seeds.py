@@ -135,3 +135,56 @@ switch_config("ids_outside", vocab_size=2, eos_token_id=2)
 put("switch_config", "missing_keys", b'{"model_type": "switch_transformers"}')
 put("switch_config", "no_type", b"{}")
 put("switch_config", "other_type", b'{"model_type": "t5", "d_model": 1.5}')
+
+
+def safetensors_index(name, weight_map, **more):
+    put("safetensors_index", name, json.dumps({"metadata": {"total_size": 8}, "weight_map": weight_map} | more).encode())
+
+
+safetensors_index("plain", {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"})
+safetensors_index("empty", {})
+safetensors_index("outside", {"a": "../model.safetensors"})
+safetensors_index("folder", {"a": "x/model.safetensors"})
+safetensors_index("number", {"a": 1})
+safetensors_index("list", ["a"])
+put("safetensors_index", "twice", b'{"weight_map": {"a": "b"}, "weight_map": {"a": "c"}}')
+put("safetensors_index", "deep", b'{"weight_map":' + b"[" * 20 + b"]" * 20 + b"}")
+put("safetensors_index", "none", b'{"metadata": {}}')
+
+
+def predictor(name, hidden=1, d_model=2, experts=3, blocks=(1, 3), dtype="F32", left_out=(), weight=0.25, **extra):
+    """The hash function's tensors in one safetensors file, all of one value."""
+    shapes = {"compression_fc.weight": [hidden, d_model], "compression_fc.bias": [hidden],
+              "residual_fc.weight": [hidden, hidden], "residual_fc.bias": [hidden]}
+    for layer in ("l0", "l1"):
+        for part in ("ih", "hh"):
+            shapes[f"lstm.weight_{part}_{layer}"] = [4 * hidden, hidden]
+            shapes[f"lstm.bias_{part}_{layer}"] = [4 * hidden]
+    for block in blocks:
+        shapes[f"fc.{block}.weight"] = [experts, hidden]
+        shapes[f"fc.{block}.bias"] = [experts]
+    shapes |= extra
+    header, data = {}, b""
+    for key, shape in shapes.items():
+        if key in left_out:
+            continue
+        count = 1
+        for extent in shape:
+            count *= extent
+        value = struct.pack("<f", weight) if dtype == "F32" else struct.pack("<f", weight)[2:]
+        header[key] = tensor(dtype, shape, len(data), len(data) + len(value) * count)
+        data += value * count
+    put("predictor", name, safetensors(header, data))
+
+
+predictor("plain")
+predictor("bf16", dtype="BF16")
+predictor("nan", weight=float("nan"))
+predictor("large", weight=3e38)
+predictor("no_head", blocks=())
+predictor("other_heads", **{"fc.01.weight": [3, 1], "fc.x.weight": [3, 1], "fc..weight": [1, 1]})
+predictor("unequal_heads", **{"fc.3.weight": [2, 1]})
+predictor("no_experts", experts=0)
+predictor("no_bias", left_out=("lstm.bias_hh_l1",))
+predictor("vector", **{"compression_fc.weight": [2]})
+predictor("last_block", blocks=(4294967295, 4294967296))

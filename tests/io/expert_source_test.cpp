@@ -19,6 +19,7 @@ namespace sida {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using testing::TinyCheckpoint;
 
@@ -141,13 +142,18 @@ TEST(TensorExpertSource, ChecksPresenceTypeAndShape) {
   struct Case {
     ExpertTensorNames names;
     Errc code;
-    char const* why;
+    std::string why;
   };
   auto const good = checkpoint.names[0][0];
+  auto const tensors = checkpoint.tensors();
+  auto const place = tensors->describe(*tensors->find(good.in));
+  EXPECT_THAT(place, ContainsRegex("model.safetensors: tensor '.*' at byte [1-9][0-9]*$"));
   for (Case const& c : {Case{{good.gate, good.in, "absent"}, Errc::not_found, "'absent' is missing"},
                         Case{{"", good.in, good.out}, Errc::not_found, "''"},
-                        Case{{good.gate, good.in, "norm"}, Errc::corrupt, "'norm' is F32, not bf16"},
-                        Case{{good.gate, good.in, good.in}, Errc::corrupt, "has shape [59, 37], not [37, 59]"}}) {
+                        Case{{good.gate, good.in, "norm"}, Errc::corrupt, ", of layer 0 expert 1, is F32, not bf16"},
+                        Case{{good.gate, good.in, good.in},
+                             Errc::corrupt,
+                             place + ", of layer 0 expert 1, has shape [59, 37], not [37, 59]"}}) {
     auto const source = make_tensor_expert_source(checkpoint.tensors(), checkpoint.layout, {{good, c.names}});
     EXPECT_EQ(source.code(), c.code);
     EXPECT_THAT(source.message(),

@@ -60,7 +60,7 @@ class Packed : public ::testing::TestWithParam<ReadPath> {
   /// What reading everything says of the container with one byte changed.
   Status with_flipped(std::uint64_t at) {
     flip(at);
-    Status const status = read_all(path_, GetParam());
+    Status status = read_all(path_, GetParam());
     flip(at);
     return status;
   }

@@ -15,7 +15,6 @@
 namespace sida {
 namespace {
 
-using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::TinyCheckpoint;
 using ::testing::UnorderedElementsAre;
@@ -155,8 +154,8 @@ TEST_F(WritePacked, InputsThatDoNotFitAreRefusedBeforeAnythingIsWritten) {
   for (Case const& c :
        {Case{[](PackInput& p) { p.experts = nullptr; }, Errc::invalid_argument, "no source of experts"},
         Case{[](PackInput& p) { p.dense = nullptr; }, Errc::invalid_argument, "no source of dense"},
-        Case{[](PackInput& p) { p.dense_names.push_back("absent"); }, Errc::not_found, "'absent'"},
-        Case{[](PackInput& p) { p.dense_names.push_back("norm"); }, Errc::invalid_argument, "'norm' is named twice"},
+        Case{[](PackInput& p) { p.dense_names.emplace_back("absent"); }, Errc::not_found, "'absent'"},
+        Case{[](PackInput& p) { p.dense_names.emplace_back("norm"); }, Errc::invalid_argument, "'norm' is named twice"},
         Case{[](PackInput& p) { p.layout.shape.d_ff = 0; }, Errc::invalid_argument, "d_ff"},
         Case{[](PackInput& p) { p.config_json.resize((16 << 20) + 1); }, Errc::invalid_argument, "config"},
         Case{[&](PackInput& p) { p.experts = &other; }, Errc::invalid_argument, "64 bytes"}}) {

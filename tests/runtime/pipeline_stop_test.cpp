@@ -67,7 +67,7 @@ class StoppedRun {
       asked_.acquire();
       stop_now();
     });
-    Status const status = run_pipeline(model, predictor, source, observer, *store_.store, pool, options);
+    Status status = run_pipeline(model, predictor, source, observer, *store_.store, pool, options);
     asked_.release();  // in case that it never came to the state
     return status;
   }

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,8 +22,8 @@ struct TensorInfo {
   std::string dtype_name;
   std::vector<std::int64_t> shape;  ///< row-major
   std::uint64_t size_bytes = 0;
-  /// The floating-point type, or `unsupported` naming the tensor.
-  SIDA_API Result<Dtype> dtype() const;
+  /// Nothing when it is not one of the floating-point types that sida computes with.
+  SIDA_API std::optional<Dtype> dtype() const noexcept;
 };
 
 /// Named tensors of a checkpoint: safetensors (one file or sharded) or a packed container. Thread-safe.
@@ -33,6 +34,11 @@ class SIDA_API TensorSource {
   virtual std::string const& path() const noexcept = 0;
   /// All tensors, sorted by name.
   virtual std::span<TensorInfo const> tensors() const noexcept = 0;
+  /// "FILE: tensor 'NAME' at byte N", for messages: the file that holds it, and its place there. Precondition: `info`
+  /// is one of `tensors()`. By default without the place.
+  virtual std::string describe(TensorInfo const& info) const;
+  /// @return unsupported, with its description, when the tensor is not of a floating-point type.
+  Result<Dtype> dtype(TensorInfo const& info) const;
   /// nullptr when there is none of that name. Logarithmic.
   TensorInfo const* find(std::string_view name) const noexcept;
   /// Reads the tensor's bytes [offset, offset + dst.size()). @return not_found, invalid_argument, io, corrupt.
