@@ -11,13 +11,13 @@ namespace sida::kernels {
 namespace {
 
 #ifdef __AVX2__
-constexpr int kVectorBytes = 32;
+inline constexpr int kVectorBytes = 32;
 #else
-constexpr int kVectorBytes = 16;
+inline constexpr int kVectorBytes = 16;
 #endif
 typedef float Floats __attribute__((vector_size(kVectorBytes)));
 typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
-constexpr int64_t kWidth = kVectorBytes / sizeof(float);
+inline constexpr int64_t kWidth = kVectorBytes / sizeof(float);
 
 inline Floats all(float x) { return x - Floats{}; }
 

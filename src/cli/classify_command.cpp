@@ -29,7 +29,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr char kManual[] =
+constexpr char kClassifyManual[] =
     R"(Answers every input with the label of the highest score, and prints an account of
 the run. The answers are those of the whole model, whatever the budget.
 
@@ -63,7 +63,7 @@ Files appear when the run has succeeded.
 Exit status: 0; 1 for data, I/O, and a budget too small for one expert; 2 for
 malformed or negative values and unknown options; 130 when interrupted.)";
 
-struct Options {
+struct ClassifyOptions {
   ServeOptions serve;
   InputOptions input;
   RunMode mode = RunMode::exact;
@@ -87,7 +87,7 @@ struct Outputs {
   std::optional<OutputFile> json;
   std::optional<RoutingRecord> record;
 
-  static Result<Outputs> create(Options const& options, ServedModel const& served) {
+  static Result<Outputs> create(ClassifyOptions const& options, ServedModel const& served) {
     SwitchConfig const& config = served.checkpoint.config;
     SIDA_TRY_ASSIGN(auto results, ClassifyResults::create(options.out, config.num_labels));
     Outputs outputs{.results = std::move(results), .json = {}, .record = {}};
@@ -162,7 +162,7 @@ class ClassifyCommand final : public Command {
  public:
   std::string name() const override { return "classify"; }
   std::string summary() const override { return "Label sentences with a Switch classifier, under a memory budget"; }
-  std::string manual() const override { return kManual; }
+  std::string manual() const override { return kClassifyManual; }
 
   void add_options(CLI::App& app) override {
     add_serve_options(app, options_.serve);
@@ -263,7 +263,7 @@ class ClassifyCommand final : public Command {
     return make_predictor(options_.prefetch_or_default(), served, batches, session, recording);
   }
 
-  Options options_;
+  ClassifyOptions options_;
 };
 
 }  // namespace

@@ -19,7 +19,7 @@
 namespace sida::cli {
 namespace {
 
-constexpr char kManual[] =
+constexpr char kEncodeManual[] =
     R"(Writes the encoder's final hidden states as float32: the tokens of all inputs one
 after the other, [tokens, d_model]; with --pool mean one row per input, the mean
 over its tokens. Needs no classification head, and for inputs that are token ids
@@ -34,7 +34,7 @@ enum class Pool : std::uint8_t { none, mean };
 
 std::vector<std::pair<std::string, Pool>> const kPools = {{"none", Pool::none}, {"mean", Pool::mean}};
 
-struct Options {
+struct EncodeOptions {
   ServeOptions serve;
   InputOptions input;
   Pool pool = Pool::none;
@@ -70,7 +70,7 @@ class EncodeCommand final : public Command {
  public:
   std::string name() const override { return "encode"; }
   std::string summary() const override { return "Write the hidden states of a Switch encoder, under a memory budget"; }
-  std::string manual() const override { return kManual; }
+  std::string manual() const override { return kEncodeManual; }
 
   void add_options(CLI::App& app) override {
     add_serve_options(app, options_.serve);
@@ -107,7 +107,7 @@ class EncodeCommand final : public Command {
   }
 
  private:
-  Options options_;
+  EncodeOptions options_;
 };
 
 }  // namespace

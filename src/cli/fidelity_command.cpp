@@ -26,7 +26,7 @@
 namespace sida::cli {
 namespace {
 
-constexpr char kManual[] =
+constexpr char kFidelityManual[] =
     R"(Answers every input in exact mode, where the model's routers choose the experts, and
 in predicted mode, where the hash function does, with 1, 2 and 3 experts per token;
 and says how far they differ. Two controls say what the figures are worth: random
@@ -72,7 +72,7 @@ class FidelityCommand final : public Command {
  public:
   std::string name() const override { return "fidelity"; }
   std::string summary() const override { return "Say how far predicted mode is from exact mode"; }
-  std::string manual() const override { return kManual; }
+  std::string manual() const override { return kFidelityManual; }
 
   void add_options(CLI::App& app) override {
     add_serve_options(app, setup_.serve);

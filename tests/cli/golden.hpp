@@ -14,9 +14,12 @@
 
 namespace sida::cli::test {
 
+/// The folder of one of the small Switch models of tests/goldens.
+inline std::string golden(std::string const& name) { return std::string(SIDA_GOLDENS) + "/switch/" + name; }
+
 /// A small Switch classifier of tests/goldens/switch and what transformers computes from it.
 struct Golden {
-  explicit Golden(std::string const& name) : folder(std::string(SIDA_GOLDENS) + "/switch/" + name) {
+  explicit Golden(std::string const& name) : folder(golden(name)) {
     auto const opened = open_safetensors(folder + "/golden.safetensors", ReadPath::pread);
     if (!opened) throw std::runtime_error(opened.message());
     ids = read<std::int32_t>(**opened, "ids");

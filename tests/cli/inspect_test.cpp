@@ -7,13 +7,12 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "tests/cli/golden.hpp"
 #include "tests/cli/program.hpp"
 #include "tests/io/temp_dir.hpp"
 
 namespace sida::cli::test {
 namespace {
-
-std::string golden(std::string const& name) { return std::string(SIDA_GOLDENS) + "/switch/" + name; }
 
 nlohmann::json inspect(std::string const& model, std::vector<std::string> const& more = {}) {
   std::vector<std::string> arguments = {"inspect", model, "--json"};

@@ -8,13 +8,13 @@
 #include <gtest/gtest.h>
 
 #include "sida/model/switch_checkpoint.hpp"
+#include "tests/cli/golden.hpp"
 #include "tests/cli/program.hpp"
 #include "tests/io/temp_dir.hpp"
 
 namespace sida::cli::test {
 namespace {
 
-std::string golden(std::string const& name) { return std::string(SIDA_GOLDENS) + "/switch/" + name; }
 std::string tokenizer() { return std::string(SIDA_GOLDENS) + "/tokenizer/tiny.model"; }
 
 std::vector<std::byte> read_expert(SwitchCheckpoint const& checkpoint, ExpertId id) {
