@@ -87,6 +87,10 @@ std::optional<std::vector<ExpertIndex>> Horizon::arrive(PlanId plan, std::uint32
   return planned;
 }
 
+bool Horizon::has_before(PlanId plan, std::uint32_t event) const noexcept {
+  return std::ranges::any_of(events_, [&](Event const& known) { return known.plan == plan && known.event < event; });
+}
+
 bool Horizon::drop(PlanId plan) {
   return std::erase_if(events_, [&](Event const& event) {
            if (event.plan != plan) return false;

@@ -199,7 +199,9 @@ Result<PlanId> ExpertStore::submit_plan(std::span<std::vector<ExpertId> const> e
 
 void ExpertStore::drop_plan(PlanId plan) noexcept {
   std::lock_guard const lock(impl_->mutex);
-  if (impl_->horizon.drop(plan)) impl_->prefetcher.replan();
+  if (!impl_->horizon.drop(plan)) return;
+  impl_->prefetcher.replan();
+  impl_->pump();  // what it held up may start
 }
 
 Result<DemandEvent> ExpertStore::begin_event(std::span<ExpertId const> experts, PlanPosition position) {

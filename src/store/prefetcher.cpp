@@ -67,16 +67,17 @@ std::optional<Prefetcher::Move> Prefetcher::next_planned(SlotTable const& table,
   return std::nullopt;
 }
 
-std::optional<ExpertIndex> Prefetcher::demand(ExpertIndex expert, SlotTable const& table) {
+std::optional<ExpertIndex> Prefetcher::demand(ExpertIndex expert, SlotTable const& table, Horizon const& horizon) {
   if (stale_) return std::nullopt;
   auto const found =
       std::find_if(schedule_.begin(), schedule_.end(), [&](Load const& load) { return load.move.load == expert; });
   bool const has_room = table.free_slots() > 0;
   if (found != schedule_.end()) {
-    auto const victim = found->move.victim;
+    auto const [move, position] = *found;
     schedule_.erase(found);
-    if (!victim && has_room) return std::nullopt;
-    if (victim && !has_room && table.evictable(*victim)) return victim;
+    if (!move.victim && has_room) return std::nullopt;
+    bool const is_free = move.victim && table.evictable(*move.victim) && horizon.next_use(*move.victim) > position;
+    if (is_free && !has_room) return move.victim;
   }
   stale_ = true;  // reality left the schedule
   return std::nullopt;

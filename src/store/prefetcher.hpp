@@ -19,7 +19,8 @@ class Prefetcher {
     /// The next missing expert, as soon as the store's policy has a victim that is needed later.
     eager,
     /// The loads and victims of Belady's schedule over the horizon, each as soon as its victim is free: no more
-    /// loads than on demand with the same knowledge, where eager loading may give up what it will need.
+    /// loads than on demand with the same knowledge, where eager loading may give up what it will need. Holds while
+    /// events arrive in the order of the horizon.
     planned,
   };
 
@@ -37,7 +38,7 @@ class Prefetcher {
   std::optional<Move> next(SlotTable const& table, Horizon const& horizon);
   /// A demand loads a missing `expert` now: takes the load off the schedule. @return the victim that the schedule names
   /// for it, if it may be evicted; nothing when the policy has to choose.
-  std::optional<ExpertIndex> demand(ExpertIndex expert, SlotTable const& table);
+  std::optional<ExpertIndex> demand(ExpertIndex expert, SlotTable const& table, Horizon const& horizon);
 
  private:
   struct Load {

@@ -107,14 +107,15 @@ void ExpertStore::Impl::arrive(DemandEvent& event) {
     if (event.wave_ > 0) horizon.arrive(event.later_waves_, event.wave_ - 1);
     return;
   }
-  event.arrived_ = true;
+  bool const skips = horizon.has_before(event.position_.plan, event.position_.event);
   auto planned = horizon.arrive(event.position_.plan, event.position_.event);
+  event.arrived_ = true;  // not before: a call that memory failed is repeated
   event.was_planned_ = planned.has_value();
   if (planned) {
     ++table->stats().planned_events;
     event.planned_ = std::move(*planned);
   }
-  if (event.planned_ != event.indices_) prefetcher.replan();
+  if (skips || event.planned_ != event.indices_) prefetcher.replan();
   if (event.indices_.size() <= slots) return;
   auto const waves = cut_events({&event.indices_, 1}, slots);
   event.later_waves_ = horizon.prepend({waves.begin() + 1, waves.end()});
@@ -187,7 +188,7 @@ void ExpertStore::Impl::start_missing(std::span<ExpertIndex const> wave, DemandE
   }
   table->touch(wave);
   for (ExpertIndex const expert : missing) {
-    auto victim = prefetcher.demand(expert, *table);
+    auto victim = prefetcher.demand(expert, *table, horizon);
     if (table->free_slots() == 0) {
       if (!victim) victim = table->policy().choose_victim(table->evictable_experts(), horizon);
       table->evict(*victim);
@@ -204,14 +205,20 @@ Status ExpertStore::Impl::await_fills(std::unique_lock<std::mutex>& lock, std::s
     awaited.erase(std::ranges::find(awaited, wave.data(), [](auto const& other) { return other.data(); }));
     add_stall(start);
   }
-  Status status;
-  if (cancelled) status = Error(Errc::cancelled, "the store was cancelled");
-  for (ExpertIndex const expert : wave) {
-    if (status && table->state(expert) == SlotTable::State::failed) status = table->error(expert);
-  }
-  if (!status) {
-    unpin(wave);
+  try {
+    Status status = outcome(wave);
+    if (!status) unpin(wave);
     return status;
+  } catch (...) {  // no memory for the message
+    unpin(wave);
+    throw;
+  }
+}
+
+Status ExpertStore::Impl::outcome(std::span<ExpertIndex const> wave) const {
+  if (cancelled) return Error(Errc::cancelled, "the store was cancelled");
+  for (ExpertIndex const expert : wave) {
+    if (table->state(expert) == SlotTable::State::failed) return table->error(expert);
   }
   return {};
 }

@@ -62,6 +62,8 @@ struct ExpertStore::Impl final : FillListener {
   bool settled(std::span<ExpertIndex const> wave) const noexcept;
   /// After a fill: whether some thread may go on. Most fills are one of several that a thread waits for.
   bool should_wake() const noexcept;
+  /// The first failure of a settled wave.
+  Status outcome(std::span<ExpertIndex const> wave) const;
   void unpin(std::span<ExpertIndex const> wave);
   /// Starts prefetches while some may start. Under the mutex. Without memory there are none.
   void pump() noexcept;

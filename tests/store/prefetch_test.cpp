@@ -77,6 +77,39 @@ TEST(Prefetch, NeverEvictsWhatAnEarlierPlannedEventNeeds) {
   }
 }
 
+TEST(Prefetch, GoesOnWhenThePlanThatHeldItUpIsDropped) {
+  for (auto const policy : {PolicyKind::lru, PolicyKind::next_use}) {
+    auto const test = open_store({.slots = 1, .policy = policy, .tier = TierKind::manual});
+    auto const first = test->submit_plan(Plan{experts(0, {0})});
+    ASSERT_TRUE(first);
+    settle(test);
+    ASSERT_TRUE(test->submit_plan(Plan{experts(1, {1})}));
+    EXPECT_TRUE(test.fills->pending().empty()) << to_string(policy);
+    test->drop_plan(*first);
+    EXPECT_EQ(pending_experts(test), experts(1, {1})) << to_string(policy);
+    settle(test);
+  }
+}
+
+TEST(Prefetch, ForgetsTheLoadsOfEventsThatAreSkipped) {
+  for (auto const policy : {PolicyKind::lru, PolicyKind::next_use}) {
+    auto const test = open_store({.slots = 4, .policy = policy, .prefetch_depth = 1, .tier = TierKind::manual});
+    std::thread loader([&] { test.fills->wait_for(4), settle(test); });
+    run_event(test, experts(0, {0, 1, 2, 3}));
+    loader.join();
+    auto held = test->acquire(experts(0, {0, 1, 2, 3}), StreamRef::host());  // nothing may be loaded ahead yet
+    ASSERT_TRUE(held);
+    auto const plan = test->submit_plan(Plan{experts(1, {0}), experts(1, {1}), experts(1, {2}), experts(0, {0})});
+    ASSERT_TRUE(plan);
+    ASSERT_TRUE(test->submit_plan(Plan{experts(0, {1, 2, 3})}));
+    std::thread reader([&] { run_event(test, experts(0, {0}), {*plan, 3}); });
+    reader.join();
+    held->release();
+    EXPECT_TRUE(test.fills->pending().empty()) << to_string(policy);
+    settle(test);
+  }
+}
+
 TEST(Prefetch, NeverEvictsAPinnedExpert) {
   auto const test = open_store({.slots = 2, .tier = TierKind::manual});
   std::thread loader([&] { test.fills->wait_for(2), settle(test); });

@@ -37,6 +37,9 @@ class SIDA_API Horizon {
   /// @return the experts that the plan had named for this event (sorted), or nothing when it had no such event.
   std::optional<std::vector<ExpertIndex>> arrive(PlanId plan, std::uint32_t event);
 
+  /// Whether events of `plan` before `event` are still to come: when that arrives, they won't.
+  bool has_before(PlanId plan, std::uint32_t event) const noexcept;
+
   /// Forgets what is left of a plan. @return whether anything was.
   bool drop(PlanId plan);
   void clear();

@@ -114,8 +114,10 @@ class SIDA_API ExpertStore {
 
   /// Announces future events of one batch, in the order of use: `events[i]` is what event i will probably demand
   /// (any order, duplicates allowed). The store prefetches by next use and keeps what is needed soonest. A hint: a
-  /// wrong plan costs time, never correctness. @return invalid_argument for an unknown id; out_of_memory, and then
-  /// nothing of the plan is known.
+  /// wrong plan costs time, never correctness. Plans are
+  /// expected to be used in the order of their submission; whoever runs several batches layer by layer submits the
+  /// events of all of them as one plan, in the order in which they will come. @return invalid_argument for an unknown
+  /// id; out_of_memory, and then nothing of the plan is known.
   Result<PlanId> submit_plan(std::span<std::vector<ExpertId> const> events);
   /// Forgets what is left of a plan.
   void drop_plan(PlanId plan) noexcept;
