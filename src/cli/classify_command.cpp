@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -192,6 +193,8 @@ class ClassifyCommand final : public Command {
   }
 
   Status run(Session& session) override {
+    SIDA_TRY(require_apart(std::array{options_.out, options_.json},
+                           std::array{options_.serve.model, options_.input.data, options_.hash.predictor}));
     if (options_.mode == RunMode::predicted) {
       options_.serve.routing = SwitchRouting::given;
       options_.serve.experts_per_token = options_.hash.top_k;

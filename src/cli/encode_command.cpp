@@ -1,3 +1,4 @@
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
@@ -9,6 +10,7 @@
 
 #include "cli/command.hpp"
 #include "cli/npy.hpp"
+#include "cli/output_file.hpp"
 #include "cli/progress.hpp"
 #include "cli/report.hpp"
 #include "cli/run_batches.hpp"
@@ -83,6 +85,7 @@ class EncodeCommand final : public Command {
   void check() const override { check_input_options(options_.input); }
 
   Status run(Session& session) override {
+    SIDA_TRY(require_apart(std::array{options_.out}, std::array{options_.serve.model, options_.input.data}));
     SIDA_TRY_ASSIGN(auto served, ServedModel::open(options_.serve));
     SIDA_TRY_ASSIGN(auto const input, read_inputs(options_.input, *served, session));
     auto const d_model = static_cast<std::uint64_t>(served->checkpoint.config.d_model);

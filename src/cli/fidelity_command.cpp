@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
@@ -87,6 +88,7 @@ class FidelityCommand final : public Command {
   void check() const override { check_input_options(input_); }
 
   Status run(Session& session) override {
+    SIDA_TRY(require_apart(std::array{json_}, std::array{setup_.serve.model, input_.data, setup_.hash.predictor}));
     setup_.batch = input_.batch;
     std::optional<OutputFile> json;
     if (!json_.empty()) {

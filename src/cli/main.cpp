@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <fcntl.h>
 #include <memory>
 #include <string>
 #include <unistd.h>
@@ -36,6 +37,14 @@ int report_failure(std::string message, ExitStatus status) {
   std::replace(message.begin(), message.end(), '\n', ' ');  // one line, whatever a path or a parser puts into it
   std::fprintf(stderr, "sida: error: %s\n", message.c_str());
   return static_cast<int>(status);
+}
+
+/// What is closed of 0, 1 and 2 would be given to the next file that is opened, and read or written in its place.
+/// Opened the wrong way round, so that its use is an error as before.
+void fill_standard_descriptors() {
+  for (int const fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) < 0) ::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
 }
 
 int run_command(Command& command) {
@@ -81,6 +90,7 @@ int run_program(int argc, char** argv) {
 }  // namespace sida::cli
 
 int main(int argc, char** argv) {
+  sida::cli::fill_standard_descriptors();
   try {
     return sida::cli::run_program(argc, argv);
   } catch (std::exception const& error) {  // out of memory, most likely

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
 #include <unistd.h>
 #include <utility>
 
@@ -12,6 +13,8 @@
 
 namespace sida::cli {
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr std::size_t kBufferBytes = std::size_t{1} << 20;
 
@@ -117,6 +120,40 @@ Status OutputFile::remove_old() {
 Status OutputFile::commit() {
   SIDA_TRY(finish());
   return publish();
+}
+
+namespace {
+
+/// Both lead to one regular file. Devices may well be read and written.
+bool is_same_file(fs::path const& a, fs::path const& b) {
+  std::error_code error;
+  return fs::is_regular_file(a, error) && fs::equivalent(a, b, error) && !error;
+}
+
+bool is_input(std::string const& output, std::string const& input) {
+  std::error_code error;
+  if (!fs::is_directory(input, error)) return is_same_file(output, input);
+  for (fs::directory_iterator entry(input, error), end; !error && entry != end; entry.increment(error)) {
+    if (is_same_file(output, entry->path())) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Status require_apart(std::span<std::string const> outputs, std::span<std::string const> inputs) {
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i].empty()) continue;
+    for (std::string const& input : inputs) {
+      if (input.empty() || !is_input(outputs[i], input)) continue;
+      return {Errc::invalid_argument, outputs[i] + ": would replace what is read from " + input};
+    }
+    for (std::size_t j = 0; j < i; ++j) {
+      if (outputs[j] != outputs[i] || outputs[i].starts_with("/dev/")) continue;
+      return {Errc::invalid_argument, outputs[i] + ": is to be written twice"};
+    }
+  }
+  return {};
 }
 
 }  // namespace sida::cli

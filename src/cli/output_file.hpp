@@ -62,4 +62,8 @@ class OutputFile {
   std::string buffer_;
 };
 
+/// That no file which a run will write is one that it reads, or another that it writes. Empty names count for nothing.
+/// @return invalid_argument. `inputs`: files, or folders whose files are all read.
+Status require_apart(std::span<std::string const> outputs, std::span<std::string const> inputs);
+
 }  // namespace sida::cli

@@ -1,3 +1,4 @@
+#include <array>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -5,6 +6,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/command.hpp"
+#include "cli/output_file.hpp"
 #include "cli/progress.hpp"
 #include "cli/report.hpp"
 #include "cli/small_file.hpp"
@@ -40,8 +42,11 @@ class PackCommand final : public Command {
 
 Status PackCommand::run(Session& session) {
   SIDA_TRY_ASSIGN(auto const checkpoint, open_switch_checkpoint(model_, ReadPath::pread));
+  SIDA_TRY(require_apart(std::array{out_}, std::array{model_, tokenizer_path_}));
   SwitchPackOptions options;
-  if (!tokenizer_path_.empty()) {
+  if (tokenizer_path_.empty()) {
+    SIDA_TRY(open_tokenizer(checkpoint).status());
+  } else {
     SIDA_TRY_ASSIGN(options.tokenizer, read_tokenizer_file(tokenizer_path_, checkpoint.config));
   }
   {

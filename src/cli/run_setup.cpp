@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/small_file.hpp"
 #include "sida/core/expert_layout.hpp"
 #include "sida/detail/try.hpp"
 #include "sida/store/fast_tier.hpp"
@@ -76,11 +77,7 @@ Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& optio
   SIDA_TRY_ASSIGN(served->checkpoint, open_switch_checkpoint(options.model, options.read_path));
   if (decorate) served->checkpoint.experts = decorate(std::move(served->checkpoint.experts));
   SwitchCheckpoint const& checkpoint = served->checkpoint;
-  if (!checkpoint.tokenizer.empty()) {
-    auto tokenizer = Tokenizer::from_bytes(checkpoint.tokenizer, checkpoint.config.eos_token_id);
-    if (!tokenizer) return std::move(tokenizer).error().with_context(checkpoint.path);
-    served->tokenizer = *std::move(tokenizer);
-  }
+  SIDA_TRY_ASSIGN(served->tokenizer, open_tokenizer(checkpoint));
 
   std::uint64_t const slot_bytes = slot_bytes_for(checkpoint.layout.size_bytes);
   served->budget_bytes = options.budget.bytes(checkpoint.expert_count(), slot_bytes);

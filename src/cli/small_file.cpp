@@ -1,10 +1,12 @@
 #include "cli/small_file.hpp"
 
+#include <filesystem>
 #include <span>
+#include <system_error>
+#include <utility>
 
 #include "sida/detail/try.hpp"
 #include "sida/io/file.hpp"
-#include "sida/model/tokenizer.hpp"
 
 namespace sida::cli {
 namespace {
@@ -33,6 +35,15 @@ Result<std::string> read_tokenizer_file(std::string const& path, SwitchConfig co
                                     std::to_string(config.vocab_size) + " embeddings");
   }
   return bytes;
+}
+
+Result<std::optional<Tokenizer>> open_tokenizer(SwitchCheckpoint const& checkpoint) {
+  if (checkpoint.tokenizer.empty()) return std::optional<Tokenizer>();
+  auto tokenizer = Tokenizer::from_bytes(checkpoint.tokenizer, checkpoint.config.eos_token_id);
+  if (tokenizer) return std::optional<Tokenizer>(*std::move(tokenizer));
+  std::error_code ignored;
+  bool const is_folder = std::filesystem::is_directory(checkpoint.path, ignored);
+  return std::move(tokenizer).error().with_context(checkpoint.path + (is_folder ? "/spiece.model" : ": tokenizer"));
 }
 
 }  // namespace sida::cli

@@ -53,7 +53,8 @@ Result<Tokenizer> Tokenizer::from_bytes(std::string_view model, std::int32_t eos
   auto impl = std::make_unique<Impl>();
   impl->eos = eos_token_id;
   if (auto const status = impl->processor.LoadFromSerializedProto(model); !status.ok()) {
-    return error_of(Errc::corrupt, "not a SentencePiece model (" + std::to_string(model.size()) + " bytes)", status);
+    // Its own message names a line of its source.
+    return Error(Errc::corrupt, "not a SentencePiece model (" + std::to_string(model.size()) + " bytes)");
   }
   return Tokenizer(std::move(impl));
 }

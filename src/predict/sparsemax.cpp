@@ -9,13 +9,14 @@
 namespace sida::inline v0 {
 namespace {
 
-/// What is subtracted from every score. `ordered`: descending.
+/// What is subtracted from every score, once the largest was: so that large scores leave the 1 its digits.
+/// `ordered`: descending.
 double threshold(SparsemaxRule rule, std::span<float const> ordered) noexcept {
   double sum = 0;
   double support_sum = 0;
   double support = 1;
   for (std::size_t k = 1; k <= ordered.size(); ++k) {
-    double const score = ordered[k - 1];
+    double const score = static_cast<double>(ordered[k - 1]) - static_cast<double>(ordered[0]);
     sum += score;
     if (1 + static_cast<double>(k) * score <= sum) break;  // none of the smaller ones is in the support either
     support = static_cast<double>(k);
@@ -35,8 +36,9 @@ void sparsemax(SparsemaxRule rule, std::span<float> row, std::span<float> scratc
   auto const ordered = scratch.first(row.size());
   std::ranges::copy(row, ordered.begin());
   std::ranges::sort(ordered, std::greater<>());
+  auto const largest = static_cast<double>(ordered[0]);
   double const tau = threshold(rule, ordered);
-  for (float& score : row) score = static_cast<float>(std::max(static_cast<double>(score) - tau, 0.0));
+  for (float& score : row) score = static_cast<float>(std::max(static_cast<double>(score) - largest - tau, 0.0));
   if (rule == SparsemaxRule::exact) return;
   double const sum = std::accumulate(row.begin(), row.end(), 0.0);
   for (float& weight : row) weight = static_cast<float>(static_cast<double>(weight) / sum);

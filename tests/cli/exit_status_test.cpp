@@ -179,6 +179,41 @@ TEST_F(ExitStatus, Is130WhenInterruptedAndLeavesNoOutput) {
   }
 }
 
+TEST_F(ExitStatus, Is1WhenAnOutputWouldReplaceAnInput) {
+  std::filesystem::copy(golden.folder, folder / "model");
+  std::string const model = folder / "model";
+  std::string const data_file = folder / "in.jsonl";
+  testing::write_file(data_file, golden.jsonl());
+  std::filesystem::create_symlink(data_file, folder / "link");
+  std::string const weights = testing::read_file(model + "/model.safetensors");
+  for (auto const& arguments : std::vector<std::vector<std::string>>{
+           {"classify", "--model", model, "--data", data_file, "--out", data_file},
+           {"classify", "--model", model, "--data", data_file, "--json", folder / "link"},
+           {"classify", "--model", model, "--data", data_file, "--out", model + "/model.safetensors"},
+           {"classify", "--model", model, "--data", data_file, "--out", folder / "x", "--json", folder / "x"},
+           {"encode", "--model", model, "--data", data_file, "--out", data_file},
+           {"pack", model, "--out", model + "/model.safetensors"}}) {
+    expect_failure(run(arguments), 1, arguments.front() + " " + arguments.back());
+  }
+  EXPECT_EQ(testing::read_file(data_file), golden.jsonl());
+  EXPECT_EQ(testing::read_file(model + "/model.safetensors"), weights);
+}
+
+TEST_F(ExitStatus, Is1WhenTheTokenizerIsNone) {
+  std::filesystem::copy(golden.folder, folder / "model");
+  testing::write_file(folder / "model/spiece.model", "hello");
+  auto const packed = run({"pack", folder / "model", "--out", folder / "m.sida"});
+  expect_failure(packed, 1, "pack");
+  EXPECT_NE(packed.err.find("model/spiece.model: not a SentencePiece model (5 bytes)\n"), packed.err.npos)
+      << packed.err;
+  EXPECT_FALSE(std::filesystem::exists(folder / "m.sida"));
+}
+
+TEST_F(ExitStatus, Is1WhenAStandardStreamIsClosed) {
+  // Its number must not go to a file that the program opens.
+  expect_failure(Program({"classify", "--model", golden.folder, "-"}, "").wait(), 1, "no standard input");
+}
+
 TEST_F(ExitStatus, Is130WhenInterruptedWhileReadingStandardInput) {
   std::string const pipe = folder / "pipe";
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);

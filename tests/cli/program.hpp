@@ -26,7 +26,7 @@ struct Outcome {
 /// The program `sida` (SIDA_PROGRAM) under the given arguments, in a process of its own.
 class Program {
  public:
-  /// `input` is a file for standard input.
+  /// `input` is a file for standard input; "" for none: it is closed.
   explicit Program(std::vector<std::string> arguments, std::string const& input = "/dev/null") {
     arguments.insert(arguments.begin(), SIDA_PROGRAM);
     std::vector<char*> pointers;
@@ -37,9 +37,10 @@ class Program {
     pid_ = ::fork();
     if (pid_ < 0) throw std::runtime_error("fork");
     if (pid_ == 0) {
-      redirect(input, O_RDONLY, 0);
+      if (!input.empty()) redirect(input, O_RDONLY, 0);
       redirect(out, O_WRONLY | O_CREAT, 1);
       redirect(err, O_WRONLY | O_CREAT, 2);
+      if (input.empty()) ::close(0);
       ::execv(pointers[0], pointers.data());
       ::_exit(127);
     }

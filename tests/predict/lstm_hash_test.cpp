@@ -376,6 +376,21 @@ TEST(Sparsemax, ReleasedRuleDoublesWhatIsSubtracted) {
   EXPECT_EQ(row, (std::vector<float>{1, 0, 0}));
 }
 
+TEST(Sparsemax, ProjectsScoresOfAnySize) {
+  std::vector<float> scratch(2);
+  for (float const scale : {1e15F, 1e17F, 1e30F, 3e38F}) {
+    std::vector<float> row{scale, 0.0F};
+    sparsemax(SparsemaxRule::exact, row, scratch);
+    EXPECT_EQ(row, (std::vector<float>{1, 0})) << scale;
+    row = {scale, scale};
+    sparsemax(SparsemaxRule::exact, row, scratch);
+    EXPECT_EQ(row, (std::vector<float>{0.5F, 0.5F})) << scale;
+    row = {-scale, scale};
+    sparsemax(SparsemaxRule::exact, row, scratch);
+    EXPECT_EQ(row, (std::vector<float>{0, 1})) << scale;
+  }
+}
+
 TEST(Sparsemax, MakesNothingOfWhatIsNotFinite) {
   std::vector<float> row{1.0F, std::numeric_limits<float>::infinity(), 0.0F};
   std::vector<float> scratch(3);

@@ -41,7 +41,8 @@ SIDA_API void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept;
 
 /// One step of one sequence through an LSTM layer, PyTorch's gates in PyTorch's order (input, forget, update, output),
 /// each the sum of what comes from the input and from the state before, biases included. `cell` and `state` are
-/// replaced. To about 1e-6 of the true values; NaN stays NaN. Nothing overlaps. Reentrant, on the calling thread.
+/// replaced. To about 1e-6, absolute where a value is below 1; NaN stays NaN. Nothing overlaps. Reentrant, on the
+/// calling thread.
 struct LstmCellArgs {
   float const* from_input = nullptr;  ///< [4 * hidden]
   float const* from_state = nullptr;  ///< [4 * hidden]
