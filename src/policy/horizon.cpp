@@ -88,7 +88,8 @@ std::optional<std::vector<ExpertIndex>> Horizon::arrive(PlanId plan, std::uint32
 }
 
 bool Horizon::has_before(PlanId plan, std::uint32_t event) const noexcept {
-  return std::ranges::any_of(events_, [&](Event const& known) { return known.plan == plan && known.event < event; });
+  auto const first = std::ranges::find(events_, plan, &Event::plan);  // a plan's events stand in order
+  return first != events_.end() && first->event < event;
 }
 
 bool Horizon::drop(PlanId plan) {

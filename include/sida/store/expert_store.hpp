@@ -22,7 +22,8 @@ struct StoreOptions {
   /// Hard ceiling in slot bytes for all that is resident or on its way; slots = budget / slot bytes.
   std::size_t budget_bytes = 0;
   PolicyKind policy = PolicyKind::lfru;
-  /// Prefetch fills under way at once; the rest waits in the store, where a demand overtakes it. As many as the tier
+  /// Prefetch fills under way at once; the rest waits in the store, where a demand overtakes it. A demand waits behind
+  /// those that the tier has begun. As many as the tier
   /// reads at once keep a disk busy; more only commit to guesses sooner.
   std::uint32_t prefetch_depth = 4;
 };
