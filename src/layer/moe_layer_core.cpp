@@ -6,7 +6,9 @@
 #include <utility>
 #include <vector>
 
+#include "layer/expert_groups.hpp"
 #include "layer/ffn_block.hpp"
+#include "layer/moe_checks.hpp"
 #include "sida/core/workspace.hpp"
 #include "sida/detail/try.hpp"
 #include "sida/layer/moe_layer.hpp"
@@ -16,8 +18,6 @@ namespace sida::inline v0 {
 namespace detail {
 
 namespace {
-
-constexpr std::int64_t kMaxAssignments = std::numeric_limits<std::uint32_t>::max();
 
 /// Some rows of one expert within a batch of rows.
 struct Unit {
@@ -45,35 +45,27 @@ std::int64_t row_stride(std::int64_t columns) {
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-/// The lent memory. An assignment is token * k + rank; sorted by expert, it is a row.
+/// The lent memory.
 struct Scratch {
   std::int64_t rows = 0;  // of a batch
-  std::int64_t* ends;     // [experts]: first row after those of each expert
-  std::uint32_t* order;   // [assignments]: row -> assignment
-  std::uint32_t* row_of;  // [assignments]: assignment -> row
-  ExpertId* ids;          // [min(experts, assignments)]: those that have rows, ascending
-  Unit* units;            // [min(experts, rows)]
-  float* x;               // [rows, d_model] at row_stride
-  float* h;               // [rows, d_ff] at row_stride
-  float* up;              // [rows, d_ff], swiglu only
-  float* out;             // [assignments, d_model]
+  ExpertGroups groups;
+  Unit* units;  // [min(experts, rows)]
+  float* x;     // [rows, d_model] at row_stride
+  float* h;     // [rows, d_ff] at row_stride
+  float* up;    // [rows, d_ff], swiglu only
+  float* out;   // [assignments, d_model]
 
   Scratch(Workspace& workspace, MoeShape const& shape, std::int64_t tokens) {
     std::int64_t const assignments = tokens * shape.k;
     std::int64_t const experts = shape.experts;
     rows = batch_rows(shape, assignments);
-    ends = workspace.take<std::int64_t>(experts);
-    order = workspace.take<std::uint32_t>(assignments);
-    row_of = workspace.take<std::uint32_t>(assignments);
-    ids = workspace.take<ExpertId>(std::min(experts, assignments));
+    groups.take(workspace, shape, assignments);
     units = workspace.take<Unit>(std::min(experts, rows));
     x = workspace.take<float>(rows * row_stride(shape.d_model));
     h = workspace.take<float>(rows * row_stride(shape.d_ff));
     up = workspace.take<float>(shape.kind == FfnKind::swiglu ? rows * shape.d_ff : 0);
     out = workspace.take<float>(assignments * shape.d_model);
   }
-
-  std::int64_t begin_of(std::uint32_t expert) const { return expert == 0 ? 0 : ends[expert - 1]; }
 };
 
 template <class Body>
@@ -83,61 +75,23 @@ void parallel(ThreadPool& pool, std::int64_t tasks, Body const& body) {
   pool.run(static_cast<std::size_t>(tasks), task);
 }
 
-std::string sizes(std::int64_t rows, std::int64_t cols) {
-  std::string text = "[";
-  text += std::to_string(rows) + ", " + std::to_string(cols) + "]";
-  return text;
-}
-
-template <class T>
-Status check_matrix(char const* name, Matrix<T> const& matrix, std::int64_t rows, std::int64_t cols) {
-  if (matrix.rows != rows || matrix.cols != cols || matrix.stride < cols) {
-    return {Errc::invalid_argument, std::string("MoE layer: ") + name + " is " + sizes(matrix.rows, matrix.cols) +
-                                        " with stride " + std::to_string(matrix.stride) + ", not " + sizes(rows, cols)};
-  }
-  if (rows > 0 && matrix.data == nullptr) {
-    return {Errc::invalid_argument, std::string("MoE layer: ") + name + " is null"};
-  }
-  return {};
-}
-
-Status check_ids(MoeStep const& step) {
-  for (std::int64_t t = 0; t < step.routing.tokens(); ++t) {
-    for (std::uint16_t const expert : step.routing.experts.row(t)) {
-      if (expert != kNoExpert && expert >= step.shape.experts) {
-        return {Errc::invalid_argument, "MoE layer " + std::to_string(step.shape.layer) + ": token " +
-                                            std::to_string(t) + " goes to expert " + std::to_string(expert) + " of " +
-                                            std::to_string(step.shape.experts)};
-      }
-    }
-  }
-  return {};
-}
-
 Status check(MoeStep const& step) {
   MoeShape const& shape = step.shape;
   SIDA_TRY(can_implement(shape, step.dtype));
   if (!is_runnable(step.isa)) {
     return {Errc::unsupported, "MoE layer: this processor does not run " + std::string(to_string(step.isa))};
   }
-  std::int64_t const tokens = step.x.rows;
-  if (tokens < 0 || tokens > kMaxAssignments / shape.k) {
-    return {Errc::invalid_argument, "MoE layer: " + std::to_string(tokens) + " tokens"};
-  }
-  SIDA_TRY(check_matrix("x", step.x, tokens, shape.d_model));
-  SIDA_TRY(check_matrix("y", step.y, tokens, shape.d_model));
-  SIDA_TRY(check_matrix("the routing's experts", step.routing.experts, tokens, shape.k));
-  SIDA_TRY(check_matrix("the routing's weights", step.routing.weights, tokens, shape.k));
+  SIDA_TRY(check_operands(shape, step.x, step.routing, step.y));
   if (reinterpret_cast<std::uintptr_t>(step.workspace.data()) % Workspace::kAlignment != 0) {
     return {Errc::invalid_argument, "MoE layer: the workspace is not aligned to 64 bytes"};
   }
-  std::size_t const needed = moe_workspace_bytes(shape, tokens);
+  std::size_t const needed = moe_workspace_bytes(shape, step.x.rows);
   if (step.workspace.size() < needed) {
     return {Errc::invalid_argument, "MoE layer: a workspace of " + std::to_string(step.workspace.size()) +
                                         " bytes where " + std::to_string(needed) + " are needed for " +
-                                        std::to_string(tokens) + " tokens"};
+                                        std::to_string(step.x.rows) + " tokens"};
   }
-  return check_ids(step);
+  return {};
 }
 
 /// One step, after validation.
@@ -146,32 +100,16 @@ class Run {
   Run(MoeStep const& step, ExpertLayout const& layout, Workspace workspace)
       : step_(step), shape_(step.shape), layout_(layout), scratch_(workspace, step.shape, step.x.rows) {}
 
-  /// Counting sort of the assignments by expert, stable. @return the experts that have any.
-  std::span<ExpertId const> group() {
-    std::int64_t* const ends = scratch_.ends;
-    std::fill_n(ends, shape_.experts, 0);
-    for_each_assignment([&](std::uint16_t expert, std::uint32_t) { ++ends[expert]; });
-    std::size_t distinct = 0;
-    std::int64_t begin = 0;
-    for (std::uint32_t e = 0; e < shape_.experts; ++e) {
-      if (ends[e] != 0) scratch_.ids[distinct++] = {shape_.layer, e};
-      begin += std::exchange(ends[e], begin);  // now where the expert's rows begin
-    }
-    for_each_assignment([&](std::uint16_t expert, std::uint32_t assignment) {
-      std::int64_t const row = ends[expert]++;
-      scratch_.order[row] = assignment;
-      scratch_.row_of[assignment] = static_cast<std::uint32_t>(row);
-    });
-    return {scratch_.ids, distinct};
-  }
+  /// Sorts the assignments by expert. @return the experts that have any.
+  std::span<ExpertId const> group() { return scratch_.groups.sort(shape_, step_.routing); }
 
   /// All rows of the wave's experts, batch after batch.
   void wave(std::span<LeasedExpert const> experts) {
-    std::int64_t base = scratch_.begin_of(experts.front().id.expert);
+    std::int64_t base = scratch_.groups.begin_of(experts.front().id.expert);
     std::int64_t rows = 0;
     std::int64_t units = 0;
     for (LeasedExpert const& expert : experts) {
-      std::int64_t left = scratch_.ends[expert.id.expert] - scratch_.begin_of(expert.id.expert);
+      std::int64_t left = scratch_.groups.rows_of(expert.id.expert);
       while (left > 0) {
         std::int64_t const taken = std::min(left, scratch_.rows - rows);
         scratch_.units[units++] = {expert.data, rows, taken};
@@ -197,23 +135,13 @@ class Run {
   }
 
  private:
-  template <class Body>
-  void for_each_assignment(Body const& body) const {
-    for (std::int64_t t = 0; t < step_.routing.tokens(); ++t) {
-      for (std::int64_t r = 0; r < shape_.k; ++r) {
-        std::uint16_t const expert = step_.routing.experts(t, r);
-        if (expert != kNoExpert) body(expert, static_cast<std::uint32_t>(t * shape_.k + r));
-      }
-    }
-  }
-
   /// Rows [base, base + rows): gathered, through the hidden layer, to the same rows of `out`.
   void batch(std::span<Unit const> units, std::int64_t base, std::int64_t rows) {
     constexpr std::int64_t kGather = 64;
     std::int64_t const d_model = shape_.d_model;
     parallel(step_.pool, ceil_div(rows, kGather), [&](std::int64_t task) {
       for (std::int64_t r = task * kGather; r < std::min(rows, (task + 1) * kGather); ++r) {
-        std::int64_t const token = scratch_.order[base + r] / shape_.k;
+        std::int64_t const token = scratch_.groups.order[base + r] / shape_.k;
         std::copy_n(step_.x.data + token * step_.x.stride, d_model, scratch_.x + r * row_stride(d_model));
       }
     });
@@ -250,8 +178,9 @@ class Run {
       float const weight = step_.routing.weights(t, r);
       bool const passes_through = step_.routing.experts(t, r) == kNoExpert;
       if (passes_through && weight == 0.0F) continue;
-      float const* const from =
-          passes_through ? step_.x.row(t).data() : scratch_.out + scratch_.row_of[t * shape_.k + r] * shape_.d_model;
+      float const* const from = passes_through
+                                    ? step_.x.row(t).data()
+                                    : scratch_.out + scratch_.groups.row_of[t * shape_.k + r] * shape_.d_model;
       for (std::size_t c = 0; c < y.size(); ++c) y[c] += weight * from[c];
     }
   }

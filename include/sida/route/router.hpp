@@ -33,6 +33,8 @@ class SIDA_API SwitchRouter {
  public:
   SwitchRouter(CapacityRule rule, std::int64_t capacity) noexcept : rule_(rule), capacity_(capacity) {}
   std::int64_t k() const noexcept { return 1; }
+  CapacityRule rule() const noexcept { return rule_; }
+  std::int64_t capacity() const noexcept { return capacity_; }
   Status route(Matrix<float const> logits, TokenLayout const& layout, Routing<> out) const;
 
  private:
@@ -48,6 +50,7 @@ class SIDA_API TopKSoftmaxRouter {
   enum class Weights : std::uint8_t { as_softmax, renormalised };
   TopKSoftmaxRouter(std::int64_t k, Weights weights) noexcept : k_(k), weights_(weights) {}
   std::int64_t k() const noexcept { return k_; }
+  Weights weights() const noexcept { return weights_; }
   Status route(Matrix<float const> logits, TokenLayout const& layout, Routing<> out) const;
 
  private:
