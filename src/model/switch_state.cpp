@@ -1,58 +1,8 @@
 #include "model/switch_state.hpp"
 
-#include <algorithm>
 #include <string>
-#include <utility>
-
-#include "sida/detail/try.hpp"
 
 namespace sida::inline v0 {
-
-std::size_t SwitchEncoder::State::Impl::carve(SwitchConfig const& config, std::size_t moe_workspace_bytes,
-                                              Workspace place) {
-  auto const matrix = [](Workspace& from, std::int64_t rows, std::int64_t cols) {
-    return Matrix<float>(from.take<float>(rows * cols), rows, cols);
-  };
-  hidden = matrix(place, tokens, config.d_model);
-  normed = matrix(place, tokens, config.d_model);
-  pooled = matrix(place, sequences(), config.d_model);
-  head_hidden = matrix(place, sequences(), config.d_model);
-  logits = matrix(place, sequences(), config.num_labels);
-
-  Workspace attention = place;
-  q = matrix(attention, tokens, config.inner_dim());
-  k = matrix(attention, tokens, config.inner_dim());
-  v = matrix(attention, tokens, config.inner_dim());
-  context = matrix(attention, tokens, config.inner_dim());
-  Workspace dense = place;
-  inner = matrix(dense, tokens, config.d_ff);
-  Workspace moe = place;
-  router_logits = matrix(moe, tokens, config.num_experts);
-  moe_out = matrix(moe, tokens, config.d_model);
-  moe_workspace = {moe.take<std::byte>(static_cast<std::int64_t>(moe_workspace_bytes)), moe_workspace_bytes};
-  return std::max({attention.used_bytes(), dense.used_bytes(), moe.used_bytes()});
-}
-
-Status SwitchEncoder::State::Impl::reserve(SwitchConfig const& config, std::int64_t experts_per_token,
-                                           std::size_t moe_workspace_bytes, MemoryResource& memory) {
-  std::size_t const bytes = carve(config, moe_workspace_bytes, Workspace());
-  if (buffer_.size_bytes() < bytes) {
-    buffer_ = Buffer();  // first, so that old and new are never there together
-    SIDA_TRY_ASSIGN(buffer_, Buffer::allocate(memory, bytes, Workspace::kAlignment));
-  }
-  carve(config, moe_workspace_bytes, Workspace(buffer_.bytes()));
-  routing.resize(tokens, experts_per_token);
-  return {};
-}
-
-Result<float*> SwitchEncoder::State::Impl::reserve_scratch(std::int64_t floats, MemoryResource& memory) {
-  std::size_t const bytes = static_cast<std::size_t>(floats) * sizeof(float);
-  if (scratch_.size_bytes() < bytes) {
-    scratch_ = Buffer();
-    SIDA_TRY_ASSIGN(scratch_, Buffer::allocate(memory, bytes, Workspace::kAlignment));
-  }
-  return reinterpret_cast<float*>(scratch_.bytes().data());
-}
 
 SwitchEncoder::State::State() noexcept = default;
 SwitchEncoder::State::State(State&&) noexcept = default;
@@ -60,19 +10,19 @@ SwitchEncoder::State& SwitchEncoder::State::operator=(State&&) noexcept = defaul
 SwitchEncoder::State::~State() = default;
 
 std::int64_t SwitchEncoder::State::tokens() const noexcept {
-  return impl_ == nullptr || impl_->turn == Impl::Turn::none ? 0 : impl_->tokens;
+  return impl_ == nullptr || impl_->turn == Impl::Turn::none ? 0 : impl_->batch.tokens;
 }
 std::int64_t SwitchEncoder::State::sequences() const noexcept {
-  return impl_ == nullptr || impl_->turn == Impl::Turn::none ? 0 : impl_->sequences();
+  return impl_ == nullptr || impl_->turn == Impl::Turn::none ? 0 : impl_->batch.sequences();
 }
 Matrix<float const> SwitchEncoder::State::hidden() const noexcept {
-  return impl_ == nullptr || impl_->turn != Impl::Turn::done ? Matrix<float>() : impl_->normed;
+  return impl_ == nullptr || impl_->turn != Impl::Turn::done ? Matrix<float const>() : impl_->batch.buffers->hidden;
 }
 Matrix<float const> SwitchEncoder::State::pooled() const noexcept {
-  return impl_ == nullptr || impl_->turn != Impl::Turn::done ? Matrix<float>() : impl_->pooled;
+  return impl_ == nullptr || impl_->turn != Impl::Turn::done ? Matrix<float const>() : impl_->batch.buffers->pooled;
 }
 Matrix<float const> SwitchEncoder::State::logits() const noexcept {
-  return impl_ == nullptr || impl_->turn != Impl::Turn::done ? Matrix<float>() : impl_->logits;
+  return impl_ == nullptr || impl_->turn != Impl::Turn::done ? Matrix<float const>() : impl_->batch.buffers->logits;
 }
 
 namespace model_detail {

@@ -38,6 +38,10 @@ struct SwitchTensors {
   std::vector<TensorInfo const*> all;           // the above, each once
 
   bool has_head() const noexcept { return head_dense != nullptr; }
+  /// For a model whose routing is given: routers never run.
+  void forget_routers() noexcept {
+    for (auto& block : blocks) block.router = nullptr;
+  }
 };
 
 /// Finds and checks the dense tensors. @return not_found (no such tensor), corrupt (another shape, naming both),

@@ -37,6 +37,11 @@ struct SwitchWeights {
   float const* head_out_bias = nullptr;    // [labels]
   Buffer arena;                            // what all of the above point into
 
+  /// The same without the arena.
+  SwitchWeights view() const {
+    return {embedding,  position_bias,   position_buckets, blocks,        final_norm,
+            head_dense, head_dense_bias, head_out,         head_out_bias, Buffer()};
+  }
   bool has_head() const noexcept { return head_dense.rows > 0; }
 };
 

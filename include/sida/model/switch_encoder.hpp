@@ -20,6 +20,10 @@
 
 namespace sida::inline v0 {
 
+namespace model_detail {
+struct SwitchEncoderAccess;
+}
+
 /// Who fills `SwitchEncoder::routing`.
 enum class SwitchRouting : std::uint8_t {
   router,  ///< `route`, by the model's own router: one expert per token
@@ -30,8 +34,9 @@ struct SwitchOptions {
   SwitchRouting routing = SwitchRouting::router;
   std::int64_t experts_per_token = 1;  ///< columns of `routing`; more than 1 only where it is given
   CapacityRule capacity_rule = CapacityRule::hf;
-  std::optional<std::int64_t> expert_capacity;  ///< in place of the config's
+  std::optional<std::int64_t> expert_capacity = {};  ///< in place of the config's
   CpuIsa isa = best_cpu_isa();
+  bool outputs_hidden = true;  ///< whether `State::hidden` is wanted: a GPU copies it for each batch otherwise in vain
 };
 
 /// The encoder of a Switch Transformer on a CPU, with its classification head if it has one; the experts stay in a
@@ -86,6 +91,7 @@ class SIDA_API SwitchEncoder {
   Status finish(State& state, ThreadPool& pool) const;
 
  private:
+  friend struct model_detail::SwitchEncoderAccess;
   struct Impl;
   explicit SwitchEncoder(std::unique_ptr<Impl> impl) noexcept;
   std::unique_ptr<Impl> impl_;
