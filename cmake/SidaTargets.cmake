@@ -8,12 +8,17 @@ function(sida_target_settings target)
     CXX_VISIBILITY_PRESET hidden
     VISIBILITY_INLINES_HIDDEN ON
     POSITION_INDEPENDENT_CODE ON)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
-    $<$<BOOL:${SIDA_WERROR}>:-Werror>
-    # GCC 12 finds overlapping copies in std::string's operator+ where there are none (its bug 105651).
-    $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
+  set(options -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
     # Exactness: no contraction behind the source's back, so that every path rounds where the code says.
     -ffp-contract=off)
+  if(SIDA_WERROR)
+    list(APPEND options -Werror)
+  endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC 12 finds overlapping copies in std::string's operator+ where there are none (its bug 105651).
+    list(APPEND options -Wno-restrict)
+  endif()
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${options}>")
   if(SIDA_SANITIZE)
     # PUBLIC within this build, since sanitized and plain objects don't mix; an installed library asks for nothing.
     target_compile_options(${target} PUBLIC

@@ -76,6 +76,7 @@ Report make_report(RunAccount const& account, RunSettings const& settings, Serve
   std::uint64_t const slot_bytes = served.store->slot_bytes();
   Report report;
   report.add("model", served.checkpoint.path);
+  report.add("device", to_string(settings.serve.device));
   report.add("mode", to_string(settings.mode));
   report.add("policy", sida::to_string(settings.serve.policy));
   report.add("prefetch", settings.prefetch);
@@ -109,6 +110,10 @@ Report make_report(RunAccount const& account, RunSettings const& settings, Serve
   report.add("expert_bytes_read", account.store.bytes_loaded);
   report.add("min_expert_bytes_read", account.min_loads * slot_bytes);
   add_store(report, account.store, account.reads);
+  if (served.host_store) {
+    report.add("host_slots", std::uint64_t{served.host_store->slots()});
+    report.add("host_expert_bytes_read", served.host_store->stats().bytes_loaded);
+  }
   report.add("dense_bytes", std::uint64_t{served.encoder->dense_bytes()});
   report.add("peak_rss_bytes", peak_rss_bytes());
   return report;

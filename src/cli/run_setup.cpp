@@ -20,6 +20,7 @@ constexpr std::uint64_t kMaxThreads = 1024;
 
 std::vector<std::pair<std::string, CapacityRule>> const kCapacities = {
     {"none", CapacityRule::none}, {"hf", CapacityRule::hf}, {"hf-4.32", CapacityRule::hf_4_32}};
+std::vector<std::pair<std::string, Device>> const kDevices = {{"cpu", Device::cpu}, {"cuda", Device::cuda}};
 std::vector<std::pair<std::string, ReadPath>> const kReadPaths = {{"pread", ReadPath::pread}, {"mmap", ReadPath::mmap}};
 
 template <class T>
@@ -51,6 +52,7 @@ std::uint64_t ServeOptions::default_threads() noexcept {
 
 std::string_view to_string(CapacityRule rule) noexcept { return word_of(kCapacities, rule); }
 std::string_view to_string(ReadPath path) noexcept { return word_of(kReadPaths, path); }
+std::string_view to_string(Device device) noexcept { return word_of(kDevices, device); }
 
 CLI::Option* add_prefetch_depth(CLI::App& app, std::uint64_t& value) {
   return add_number(app, "--prefetch-depth", value, {1, 1024}, "Loads ahead of need under way at once");
@@ -60,9 +62,11 @@ void add_serve_options(CLI::App& app, ServeOptions& options) {
   app.add_option("--model", options.model, "Checkpoint folder in Hugging Face's form, or packed container FILE.sida")
       ->type_name("PATH")
       ->required();
+  add_choice(app, "--device", options.device, kDevices, "What computes: the CPU, or the first GPU");
   add_budget(app, "--budget", options.budget,
-             "Most bytes of experts resident or on their way: a share of all experts (20%), a size (512MiB, 2GB) or a "
-             "number of bytes");
+             "Most bytes of experts in host memory, resident or on their way: a share of all experts (20%), a size "
+             "(512MiB, 2GB) or a number of bytes");
+  add_budget(app, "--device-budget", options.device_budget, "With --device cuda, the same for GPU memory");
   add_choice(app, "--policy", options.policy, policy_words(), "Which expert leaves when another needs its slot");
   add_prefetch_depth(app, options.prefetch_depth);
   add_number(app, "--threads", options.threads, {1, kMaxThreads}, "Compute threads");
@@ -79,29 +83,57 @@ Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& optio
   SwitchCheckpoint const& checkpoint = served->checkpoint;
   SIDA_TRY_ASSIGN(served->tokenizer, open_tokenizer(checkpoint));
 
-  std::uint64_t const slot_bytes = slot_bytes_for(checkpoint.layout.size_bytes);
-  served->budget_bytes = options.budget.bytes(checkpoint.expert_count(), slot_bytes);
-  StoreOptions store_options;
-  // More slots than experts would only be address space.
-  store_options.budget_bytes = std::min(served->budget_bytes, checkpoint.expert_count() * slot_bytes);
-  store_options.policy = options.policy;
-  store_options.prefetch_depth = static_cast<std::uint32_t>(options.prefetch_depth);
-  SIDA_TRY_ASSIGN(served->store,
-                  ExpertStore::open(*checkpoint.experts, make_host_tier(checkpoint.experts, served->memory, kIoThreads),
-                                    store_options));
-
-  SwitchOptions switch_options;
-  switch_options.routing = options.routing;
-  switch_options.experts_per_token = static_cast<std::int64_t>(options.experts_per_token);
-  switch_options.capacity_rule = options.capacity;
-  switch_options.isa = options.isa;
-  SIDA_TRY_ASSIGN(served->encoder, SwitchEncoder::load(checkpoint, *served->store, switch_options, served->memory));
+  if (options.device == Device::cuda) {
+    SIDA_TRY_ASSIGN(served->device, make_device_serving());
+  }
+  SIDA_TRY(served->open_stores(options));
+  SIDA_TRY(served->load_encoder(options));
   if (options.threads == 1) {
     served->pool = std::make_unique<InlinePool>();
   } else {
     served->pool = std::make_unique<WorkerPool>(options.threads);
   }
   return served;
+}
+
+Status ServedModel::open_stores(ServeOptions const& options) {
+  std::uint64_t const slot_bytes = slot_bytes_for(checkpoint.layout.size_bytes);
+  std::uint64_t const experts = checkpoint.expert_count();
+  auto const of_budget = [&](Budget const& budget) {
+    StoreOptions store_options;
+    budget_bytes = budget.bytes(experts, slot_bytes);
+    // More slots than experts would only be address space.
+    store_options.budget_bytes = std::min(budget_bytes, experts * slot_bytes);
+    store_options.policy = options.policy;
+    store_options.prefetch_depth = static_cast<std::uint32_t>(options.prefetch_depth);
+    return store_options;
+  };
+  MemoryResource& host_memory = device ? device->pinned() : memory;
+  SIDA_TRY_ASSIGN(auto host,
+                  ExpertStore::open(*checkpoint.experts, make_host_tier(checkpoint.experts, host_memory, kIoThreads),
+                                    of_budget(options.budget)));
+  if (!device) {
+    store = std::move(host);
+    return {};
+  }
+  host_store = std::move(host);
+  SIDA_TRY_ASSIGN(store, device->open_store(*checkpoint.experts, *host_store, of_budget(options.device_budget)));
+  return {};
+}
+
+Status ServedModel::load_encoder(ServeOptions const& options) {
+  SwitchOptions switch_options;
+  switch_options.routing = options.routing;
+  switch_options.experts_per_token = static_cast<std::int64_t>(options.experts_per_token);
+  switch_options.capacity_rule = options.capacity;
+  switch_options.isa = options.isa;
+  switch_options.outputs_hidden = options.outputs_hidden;
+  if (device) {
+    SIDA_TRY_ASSIGN(encoder, device->load(checkpoint, *store, switch_options, memory));
+  } else {
+    SIDA_TRY_ASSIGN(encoder, SwitchEncoder::load(checkpoint, *store, switch_options, memory));
+  }
+  return {};
 }
 
 Status require_head(SwitchCheckpoint const& checkpoint) {

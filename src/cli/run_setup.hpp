@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "cli/device_serving.hpp"
 #include "cli/options.hpp"
 #include "sida/core/memory.hpp"
 #include "sida/core/result.hpp"
@@ -30,10 +31,15 @@ namespace sida::cli {
 /// `--prefetch-depth N`.
 CLI::Option* add_prefetch_depth(CLI::App& app, std::uint64_t& value);
 
+/// What computes.
+enum class Device : std::uint8_t { cpu, cuda };
+
 /// Which model, and how it is served.
 struct ServeOptions {
   std::string model;
-  Budget budget;
+  Device device = Device::cpu;
+  Budget budget;         ///< of host memory
+  Budget device_budget;  ///< of GPU memory
   PolicyKind policy = PolicyKind::lfru;
   std::uint64_t threads = default_threads();
   CapacityRule capacity = CapacityRule::hf;
@@ -43,16 +49,19 @@ struct ServeOptions {
   // Not options of their own: what the command's mode asks for.
   SwitchRouting routing = SwitchRouting::router;
   std::uint64_t experts_per_token = 1;
+  bool outputs_hidden = false;
 
   /// Processors that this process may use.
   static std::uint64_t default_threads() noexcept;
 };
 
-/// Declares --model, --budget, --policy, --prefetch-depth, --threads, --capacity, --read-path and --isa.
+/// Declares --model, --device, --budget, --device-budget, --policy, --prefetch-depth, --threads, --capacity,
+/// --read-path and --isa.
 void add_serve_options(CLI::App& app, ServeOptions& options);
 
 std::string_view to_string(CapacityRule rule) noexcept;
 std::string_view to_string(ReadPath path) noexcept;
+std::string_view to_string(Device device) noexcept;
 
 /// Puts something in front of a checkpoint's experts (to slow reads, to watch them): gets the source, returns the one
 /// that the store reads. May be empty.
@@ -63,9 +72,11 @@ using SourceDecorator = std::function<std::shared_ptr<ExpertSource const>(std::s
 struct ServedModel {
   HostMemory memory;
   SwitchCheckpoint checkpoint;
-  std::optional<Tokenizer> tokenizer;  ///< if the checkpoint has one
-  std::uint64_t budget_bytes = 0;      ///< as asked for
-  std::unique_ptr<ExpertStore> store;
+  std::optional<Tokenizer> tokenizer;       ///< if the checkpoint has one
+  std::uint64_t budget_bytes = 0;           ///< of `store`, as asked for
+  std::unique_ptr<DeviceServing> device;    ///< null on a CPU
+  std::unique_ptr<ExpertStore> host_store;  ///< null on a CPU: what a GPU's store is filled from
+  std::unique_ptr<ExpertStore> store;       ///< of the memory that computes
   std::unique_ptr<SwitchEncoder> encoder;
   std::unique_ptr<ThreadPool> pool;
   InlinePool hash_pool;  ///< the hash-building thread computes on itself
@@ -73,6 +84,8 @@ struct ServedModel {
   /// @return what the checkpoint, the store (over_budget among others) or the encoder return.
   static Result<std::unique_ptr<ServedModel>> open(ServeOptions const& options, SourceDecorator const& decorate = {});
 
+  Status open_stores(ServeOptions const& options);
+  Status load_encoder(ServeOptions const& options);
   /// Slot bytes of all experts.
   std::uint64_t expert_bytes_total() const noexcept { return checkpoint.expert_count() * store->slot_bytes(); }
 };

@@ -1,0 +1,103 @@
+#pragma once
+
+#include <cstdint>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <type_traits>
+
+#include "sida/core/dtype.hpp"
+
+/// What kernels share: elements, rows of 16 bytes, sums over a warp, launches. Device code only, but for `launch`.
+namespace sida::inline v0::cuda::kernels {
+
+inline constexpr unsigned kAllLanes = 0xFFFFFFFFU;
+inline constexpr int kWarp = 32;
+
+__device__ __forceinline__ float widen(float value) { return value; }
+__device__ __forceinline__ float widen(bf16 value) { return __uint_as_float(std::uint32_t{value.bits} << 16); }
+__device__ __forceinline__ float widen(fp16 value) { return __half2float(__ushort_as_half(value.bits)); }
+
+template <class T>
+__device__ __forceinline__ T narrow(float value) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    return bf16{__bfloat16_as_ushort(__float2bfloat16_rn(value))};
+  } else if constexpr (std::is_same_v<T, fp16>) {
+    return fp16{__half_as_ushort(__float2half_rn(value))};
+  } else {
+    return value;
+  }
+}
+
+/// Elements of one 16-byte load.
+template <class T>
+inline constexpr int kPack = 16 / static_cast<int>(sizeof(T));
+
+/// WIDTH consecutive elements as floats: one 16-byte load where WIDTH is kPack<T>, else one by one.
+template <class T, int WIDTH>
+__device__ __forceinline__ void load_floats(T const* from, float (&to)[WIDTH]) {
+  if constexpr (WIDTH == kPack<T>) {
+    uint4 const raw = *reinterpret_cast<uint4 const*>(from);
+    std::uint32_t const words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (std::is_same_v<T, float>) {
+        to[i] = __uint_as_float(words[i]);
+      } else {
+        to[2 * i] = widen(T{static_cast<std::uint16_t>(words[i] & 0xFFFFU)});
+        to[2 * i + 1] = widen(T{static_cast<std::uint16_t>(words[i] >> 16)});
+      }
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < WIDTH; ++i) to[i] = widen(from[i]);
+  }
+}
+
+/// The sum over a warp, in every lane.
+__device__ __forceinline__ float warp_sum(float value) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(kAllLanes, value, offset);
+  return value;
+}
+__device__ __forceinline__ float warp_max(float value) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, offset));
+  }
+  return value;
+}
+
+__device__ __forceinline__ float relu(float value) { return value < 0.0F ? 0.0F : value; }  // NaN stays
+__device__ __forceinline__ float gelu(float value) {
+  return 0.5F * value * (1.0F + erff(value * 0.70710678118654752F));
+}
+__device__ __forceinline__ float silu(float value) { return value / (1.0F + expf(-value)); }
+
+/// Enqueues a kernel. @return the launch's own error.
+template <class... Parameters, class... Arguments>
+cudaError_t launch(cudaStream_t stream, dim3 grid, dim3 block, void (*kernel)(Parameters...), Arguments... arguments) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+
+/// Calls `f` with a value of the C++ type that `dtype` names.
+template <class F>
+cudaError_t with_type(Dtype dtype, F const& f) {
+  switch (dtype) {
+    case Dtype::f32: return f(float{});
+    case Dtype::f16: return f(fp16{});
+    case Dtype::bf16: return f(bf16{});
+  }
+  return cudaErrorInvalidValue;
+}
+
+constexpr unsigned blocks_for(std::int64_t items, std::int64_t per_block) {
+  return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+}  // namespace sida::inline v0::cuda::kernels

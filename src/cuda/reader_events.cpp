@@ -1,0 +1,67 @@
+#include "cuda/reader_events.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "sida/detail/try.hpp"
+
+namespace sida::inline v0::cuda {
+
+ReaderEvents::Mark ReaderEvents::mark(cudaStream_t stream) noexcept try {
+  if (free_.empty()) {
+    if (auto event = Event::create()) {
+      free_.reserve(readers_.size() + 1);
+      readers_.push_back({*std::move(event), stream, 0});
+      free_.push_back(static_cast<std::uint32_t>(readers_.size() - 1));
+    }
+  }
+  if (!free_.empty() && readers_[free_.back()].event.record(stream)) {
+    std::uint32_t const number = free_.back();
+    free_.pop_back();
+    readers_[number].stream = stream;
+    readers_[number].slots = 0;
+    return {number};
+  }
+  static_cast<void>(cudaStreamSynchronize(stream));
+  return {};
+} catch (std::exception const&) {  // no memory
+  static_cast<void>(cudaStreamSynchronize(stream));
+  return {};
+}
+
+void ReaderEvents::add(List& readers, Mark mark) noexcept try {
+  if (mark.event == Mark::kNone) return;
+  Reader& reader = readers_[mark.event];
+  std::erase_if(readers, [&](std::uint32_t number) {
+    bool const covered = readers_[number].stream == reader.stream;
+    if (covered) drop(number);
+    return covered;
+  });
+  readers.push_back(mark.event);
+  ++reader.slots;
+} catch (std::exception const&) {  // no memory for the list
+  static_cast<void>(readers_[mark.event].event.synchronize());
+}
+
+Status ReaderEvents::hold_back(List const& readers, cudaStream_t stream) const {
+  for (std::uint32_t const number : readers) SIDA_TRY(readers_[number].event.hold_back(stream));
+  return {};
+}
+
+void ReaderEvents::forget(List& readers) noexcept {
+  for (std::uint32_t const number : readers) drop(number);
+  readers.clear();
+}
+
+void ReaderEvents::wait_for_all() noexcept {
+  for (Reader const& reader : readers_) {
+    if (reader.slots > 0) static_cast<void>(reader.event.synchronize());
+  }
+}
+
+void ReaderEvents::drop(std::uint32_t event) noexcept {
+  if (--readers_[event].slots == 0) free_.push_back(event);
+}
+
+}  // namespace sida::inline v0::cuda

@@ -1,0 +1,184 @@
+#include "sida/cuda/switch_encoder.hpp"
+
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sida/cuda/device_tier.hpp"
+#include "tests/cuda/device_fixture.hpp"
+#include "tests/model/encoder_fixture.hpp"
+#include "tests/model/random_checkpoint.hpp"
+
+namespace sida {
+namespace {
+
+using testing::must;
+using testing::value_of;
+
+/// An encoder on a GPU, and its stores. `slots` 0: room for all experts.
+struct DeviceEncoder {
+  SwitchCheckpoint checkpoint;
+  HostMemory host_memory;
+  cuda::PinnedMemory pinned;
+  cuda::DeviceMemory device;
+  cuda::Stream stream = value_of(cuda::Stream::create());
+  cuda::BlasHandle blas = value_of(cuda::BlasHandle::create());
+  std::unique_ptr<ExpertStore> host_store;
+  std::unique_ptr<ExpertStore> store;
+  std::unique_ptr<SwitchEncoder> encoder;
+
+  explicit DeviceEncoder(std::string const& path, std::uint64_t slots = 0, std::uint64_t host_slots = 0,
+                         SwitchOptions const& options = {}, PolicyKind policy = PolicyKind::lfru)
+      : checkpoint(value_of(open_switch_checkpoint(path, ReadPath::pread))) {
+    auto const budget = [&](std::uint64_t count) {
+      return slot_bytes_for(checkpoint.layout.size_bytes) * (count == 0 ? checkpoint.expert_count() : count);
+    };
+    host_store = value_of(ExpertStore::open(*checkpoint.experts, make_host_tier(checkpoint.experts, pinned, 2),
+                                            {.budget_bytes = budget(host_slots), .policy = policy}));
+    store =
+        value_of(ExpertStore::open(*checkpoint.experts, cuda::make_device_tier(*host_store, device, {.poison = true}),
+                                   {.budget_bytes = budget(slots), .policy = policy}));
+    encoder = value_of(cuda::load_switch_encoder(
+        checkpoint, *store, options,
+        {.stream = stream.get(), .blas = blas.get(), .device = device, .pinned = pinned, .host = host_memory}));
+  }
+};
+
+double distance(Matrix<float const> a, Matrix<float const> b) {
+  double error = 0, norm = 0;
+  for (std::int64_t r = 0; r < a.rows; ++r) {
+    for (std::int64_t c = 0; c < a.cols; ++c) {
+      auto const difference = static_cast<double>(a(r, c)) - static_cast<double>(b(r, c));
+      error += difference * difference;
+      norm += static_cast<double>(b(r, c)) * static_cast<double>(b(r, c));
+    }
+  }
+  return std::sqrt(error / norm);
+}
+
+class CudaSwitchEncoder : public test::DeviceTest {
+ protected:
+  /// Runs one batch on both, with the CPU's routing compared at each layer.
+  void compare(SwitchConfig const& config, Dtype dense, Dtype experts, SwitchOptions const& options, double tolerance) {
+    testing::TempDir const folder;
+    testing::write_checkpoint(folder, config, testing::random_tensors(config, dense, experts));
+    testing::LoadedEncoder cpu(folder.path(), 0, options);
+    DeviceEncoder gpu(folder.path(), 2, 0, options);
+    TokenBatch const batch = testing::random_batch({7, 1, 66, 20, 129}, config.vocab_size, 3);
+    SwitchEncoder::State expected, got;
+    must(cpu.encoder->begin(batch, expected));
+    must(gpu.encoder->begin(batch, got));
+    EXPECT_LE(distance(gpu.encoder->embeddings(got), cpu.encoder->embeddings(expected)), 0);
+    for (std::uint32_t layer = 0; layer < cpu.encoder->moe_layers(); ++layer) {
+      for (auto const& [encoder, state] : {std::pair(cpu.encoder.get(), &expected), {gpu.encoder.get(), &got}}) {
+        must(encoder->run_to(layer, *state, pool_));
+        must(encoder->route(layer, *state, pool_));
+      }
+      auto const theirs = cpu.encoder->routing(expected);
+      auto const ours = gpu.encoder->routing(got);
+      std::int64_t others = 0;
+      for (std::int64_t t = 0; t < theirs.tokens(); ++t) others += ours.experts(t, 0) != theirs.experts(t, 0) ? 1 : 0;
+      if (dense == Dtype::f32) {
+        EXPECT_EQ(others, 0) << "layer " << layer;
+      }
+      // Rounded activations may choose otherwise; what is compared is the arithmetic.
+      for (std::int64_t t = 0; t < theirs.tokens(); ++t) ours.experts(t, 0) = theirs.experts(t, 0);
+      must(cpu.encoder->run_moe(layer, expected, pool_, {}));
+      must(gpu.encoder->run_moe(layer, got, pool_, {}));
+    }
+    must(cpu.encoder->finish(expected, pool_));
+    must(gpu.encoder->finish(got, pool_));
+    EXPECT_LE(distance(got.hidden(), expected.hidden()), tolerance);
+    EXPECT_LE(distance(got.pooled(), expected.pooled()), tolerance);
+    EXPECT_LE(distance(got.logits(), expected.logits()), tolerance);
+  }
+
+  InlinePool pool_;
+};
+
+TEST_F(CudaSwitchEncoder, IsTheCpuInFloat32) {
+  for (CapacityRule const rule : {CapacityRule::none, CapacityRule::hf, CapacityRule::hf_4_32}) {
+    compare(testing::small_config(), Dtype::f32, Dtype::f32, {.capacity_rule = rule}, 1e-5);
+  }
+  SwitchConfig config = testing::small_config();
+  config.activation = FfnKind::gelu;
+  config.encoder_sparse_step = 1;
+  config.d_model = 64;
+  config.d_kv = 70;
+  config.num_heads = 2;
+  config.d_ff = 96;
+  compare(config, Dtype::f32, Dtype::f32, {}, 1e-5);
+}
+
+TEST_F(CudaSwitchEncoder, IsNearTheCpuInHalfTypes) {
+  SwitchConfig config = testing::small_config();
+  for (Dtype const dtype : {Dtype::bf16, Dtype::f16}) {
+    compare(config, dtype, dtype, {.capacity_rule = CapacityRule::none}, 2e-2);
+    compare(config, Dtype::f32, dtype, {.capacity_rule = CapacityRule::none}, 2e-2);
+  }
+  config.d_model = 64;
+  config.d_ff = 128;
+  config.d_kv = 16;
+  compare(config, Dtype::bf16, Dtype::bf16, {.capacity_rule = CapacityRule::none}, 2e-2);
+}
+
+TEST_F(CudaSwitchEncoder, BytesDoNotDependOnBudgetsPoliciesOrEarlierBatches) {
+  SwitchConfig const config = testing::small_config();
+  testing::TempDir const folder;
+  testing::write_checkpoint(folder, config, testing::random_tensors(config, Dtype::bf16, Dtype::bf16));
+  TokenBatch const batch = testing::random_batch({7, 1, 66, 20}, config.vocab_size, 3);
+  std::string first;
+  for (std::uint64_t const slots : {1, 2, 5, 0}) {
+    for (std::uint64_t const host_slots : {1, 4, 0}) {
+      for (PolicyKind const policy : {PolicyKind::fifo, PolicyKind::lru, PolicyKind::lfru, PolicyKind::next_use}) {
+        DeviceEncoder gpu(folder.path(), slots, host_slots, {}, policy);
+        SwitchEncoder::State state;
+        for (std::uint32_t seed = 0; seed < 2; ++seed) {
+          testing::run_batch(*gpu.encoder, testing::random_batch({100, 3}, config.vocab_size, seed), state, pool_);
+          testing::run_batch(*gpu.encoder, batch, state, pool_);
+          if (first.empty()) first = testing::output_bytes(state);
+          EXPECT_EQ(testing::output_bytes(state), first) << slots << " slots over " << host_slots;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(CudaSwitchEncoder, ABatchMayBeLeftHalfWay) {
+  SwitchConfig const config = testing::small_config();
+  testing::TempDir const folder;
+  testing::write_checkpoint(folder, config, testing::random_tensors(config, Dtype::bf16, Dtype::bf16));
+  DeviceEncoder gpu(folder.path(), 2);
+  TokenBatch const batch = testing::random_batch({7, 1, 66, 20}, config.vocab_size, 3);
+  SwitchEncoder::State state;
+  testing::run_batch(*gpu.encoder, batch, state, pool_);
+  std::string const expected = testing::output_bytes(state);
+  for (int i = 0; i < 5; ++i) {
+    must(gpu.encoder->begin(testing::random_batch({90}, config.vocab_size, 1), state));
+    must(gpu.encoder->run_to(0, state, pool_));
+    testing::run_batch(*gpu.encoder, batch, state, pool_);
+    EXPECT_EQ(testing::output_bytes(state), expected);
+  }
+  must(gpu.encoder->begin(batch, state));
+  must(gpu.encoder->run_to(0, state, pool_));
+  SwitchEncoder::State const gone = std::move(state);
+}
+
+TEST_F(CudaSwitchEncoder, WantsAStoreOfDeviceMemory) {
+  SwitchConfig const config = testing::small_config();
+  testing::TempDir const folder;
+  testing::write_checkpoint(folder, config, testing::random_tensors(config));
+  DeviceEncoder gpu(folder.path());
+  auto const encoder = cuda::load_switch_encoder(gpu.checkpoint, *gpu.host_store, {},
+                                                 {.stream = gpu.stream.get(),
+                                                  .blas = gpu.blas.get(),
+                                                  .device = gpu.device,
+                                                  .pinned = gpu.pinned,
+                                                  .host = gpu.host_memory});
+  EXPECT_EQ(encoder.code(), Errc::invalid_argument);
+  EXPECT_EQ(SwitchEncoder::load(gpu.checkpoint, *gpu.store, {}, gpu.host_memory).code(), Errc::invalid_argument);
+}
+
+}  // namespace
+}  // namespace sida
