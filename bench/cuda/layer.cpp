@@ -70,7 +70,7 @@ int main() {
   bench::JsonLine("roof").add("read_bytes_per_s", roof.read_bytes_per_s).add("bf16_flops", roof.flops);
   layer.reserve(64 * 512);
   for (std::uint32_t const active : {32U, 64U}) {
-    for (std::int64_t const each : {1, 2, 4, 8, 16, 64, 256}) {
+    for (std::int64_t const each : {1, 2, 4, 8, 12, 16, 32, 64, 128, 256, 512}) {
       std::vector<HostRouting> sets;  // other experts at each step, so that none stays in the cache
       for (std::uint32_t first = 0; first < kExperts; first += active) sets.push_back(routing_of(first, active, each));
       constexpr int kSteps = 8;

@@ -74,15 +74,74 @@ __device__ __forceinline__ float gelu(float value) {
 }
 __device__ __forceinline__ float silu(float value) { return value / (1.0F + expf(-value)); }
 
-/// Enqueues a kernel. @return the launch's own error.
+/// Work of the kernel before this one on the stream is visible from here on. A kernel that is launched by
+/// `launch_early` calls it before it touches what another kernel writes or reads, and may do other things before.
+__device__ __forceinline__ void wait_for_earlier_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+/// The next kernel, if it is launched by `launch_early`, may start once all blocks of this one have come here.
+__device__ __forceinline__ void let_next_kernel_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+/// Whether the current device has that: asked once for each thread and device.
+bool starts_early() noexcept;
+/// Lets `kernel` have so much shared memory; asked of CUDA once for each thread, device and kernel.
+cudaError_t allow_shared(void const* kernel, unsigned bytes) noexcept;
+
+/// The block's shared memory whose size the launch says, aligned to 16 bytes.
+#if defined(__CUDACC__)
+#define SIDA_DYNAMIC_SHARED(name) extern __shared__ uint4 name[]
+#else
+#define SIDA_DYNAMIC_SHARED(name) uint4* const name = static_cast<uint4*>(cuda_on_host_dynamic_shared())
+#endif
+
+/// A block: its threads, and the shared memory that is not declared.
+struct Block {
+  dim3 threads;
+  unsigned shared_bytes = 0;
+  Block(unsigned threads_, unsigned shared_bytes_ = 0) : threads(threads_), shared_bytes(shared_bytes_) {}
+};
+
+namespace detail {
 template <class... Parameters, class... Arguments>
-cudaError_t launch(cudaStream_t stream, dim3 grid, dim3 block, void (*kernel)(Parameters...), Arguments... arguments) {
+cudaError_t launch(cudaStream_t stream, dim3 grid, Block block, bool early, void (*kernel)(Parameters...),
+                   Arguments... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+  if (block.shared_bytes > 48 * 1024) {  // more than a kernel gets unasked
+    cudaError_t const error = allow_shared(reinterpret_cast<void const*>(kernel), block.shared_bytes);
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
-  config.blockDim = block;
+  config.blockDim = block.threads;
+  config.dynamicSmemBytes = block.shared_bytes;
   config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = early ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+}  // namespace detail
+
+/// Enqueues a kernel. @return the launch's own error.
+template <class... Parameters, class... Arguments>
+cudaError_t launch(cudaStream_t stream, dim3 grid, Block block, void (*kernel)(Parameters...), Arguments... arguments) {
+  return detail::launch(stream, grid, block, false, kernel, arguments...);
+}
+
+/// Enqueues a kernel that may start while the one before it ends; it must call `wait_for_earlier_kernel`. Hides the
+/// start of each of a row of short kernels, on sm_90 and later.
+template <class... Parameters, class... Arguments>
+cudaError_t launch_early(cudaStream_t stream, dim3 grid, Block block, void (*kernel)(Parameters...),
+                         Arguments... arguments) {
+  return detail::launch(stream, grid, block, starts_early(), kernel, arguments...);
 }
 
 /// Calls `f` with a value of the C++ type that `dtype` names.

@@ -17,18 +17,15 @@ namespace sida::inline v0::cuda::kernels {
 cudaError_t gemm_any(cudaStream_t stream, Dtype dtype, void const* x, std::int64_t x_stride, void const* w, float* y,
                      std::int64_t y_stride, std::int64_t m, std::int64_t n, std::int64_t k, bool adds);
 
-/// Most rows of one group that the skinny product takes.
-inline constexpr std::int64_t kSkinnyRows = 8;
-
-/// Some rows and the matrix that they are multiplied with.
-struct SkinnyGroup {
-  std::byte const* record = nullptr;  // of an expert
+/// Some rows and the expert that they go to.
+struct RowGroup {
+  std::byte const* record = nullptr;  // of the expert
   std::int32_t first = 0;             // row
-  std::int32_t rows = 0;              // 1 to kSkinnyRows
+  std::int32_t rows = 0;              // at least 1
 };
 
 /// What all groups of a product share.
-struct SkinnyShape {
+struct GroupShape {
   Dtype dtype = Dtype::f32;
   FfnKind kind = FfnKind::relu;
   std::int64_t n = 0, k = 0;
@@ -37,21 +34,33 @@ struct SkinnyShape {
   std::size_t gate = 0;    // the same, hidden layers with swiglu only
 };
 
-/// y[rows] = act(x[rows] w^T) of `dtype`, for each group: an expert's hidden layer. Any number of groups.
-cudaError_t skinny_hidden(cudaStream_t stream, SkinnyShape const& shape, std::span<SkinnyGroup const> groups,
-                          void const* x, void* y);
+/// Most rows of a group that the products below take, for an FFN of these widths: any number where tensor cores can
+/// take its rows (16-bit types, n and k multiples of 8), else 8.
+std::int64_t most_group_rows(Dtype dtype, std::int64_t n, std::int64_t k) noexcept;
+/// y[rows] = act(x[rows] w^T) of `dtype`, for each group: an expert's hidden layer. Any number of groups, few launches.
+cudaError_t group_hidden(cudaStream_t stream, GroupShape const& shape, std::span<RowGroup const> groups, void const* x,
+                         void* y);
 /// y[rows] = x[rows] w^T, float: an expert's output.
-cudaError_t skinny_output(cudaStream_t stream, SkinnyShape const& shape, std::span<SkinnyGroup const> groups,
-                          void const* x, float* y);
+cudaError_t group_output(cudaStream_t stream, GroupShape const& shape, std::span<RowGroup const> groups, void const* x,
+                         float* y);
 
 /// out = act(h), or silu(h) * up: what follows a hidden layer's products. h, up: float [rows, cols]; up with swiglu.
 cudaError_t activate(cudaStream_t stream, FfnKind kind, Dtype dtype, float const* h, float const* up, void* out,
                      std::int64_t out_stride, std::int64_t rows, std::int64_t cols);
 
+/// Assignments up to which a routing's tables may stand in host memory: they then travel with the launch.
+inline constexpr std::int64_t kInlineAssignments = 256;
+
+/// Which token each row is of: order[row] / k.
+struct RowOrder {
+  std::uint32_t const* on_device = nullptr;  // [rows], or
+  std::uint32_t const* on_host = nullptr;    // [rows], of at most kInlineAssignments
+  std::int64_t rows = 0;
+  std::int64_t k = 1;
+};
 /// out[row] = x[order[row] / k]. x: float [tokens, cols].
-cudaError_t gather_rows(cudaStream_t stream, Dtype dtype, float const* x, std::int64_t x_stride,
-                        std::uint32_t const* order, std::int64_t k, void* out, std::int64_t out_stride,
-                        std::int64_t rows, std::int64_t cols);
+cudaError_t gather_rows(cudaStream_t stream, Dtype dtype, float const* x, std::int64_t x_stride, RowOrder const& order,
+                        void* out, std::int64_t out_stride, std::int64_t cols);
 
 /// What `combine` reads of a routing: [tokens, k] each. row_of is read where the expert is not kNoExpert.
 struct CombineRouting {
@@ -59,6 +68,7 @@ struct CombineRouting {
   float const* weights = nullptr;
   std::uint32_t const* row_of = nullptr;
   std::int64_t k = 0;
+  bool on_host = false;  // where the three stand; then at most kInlineAssignments
 };
 
 /// y[t] = (y[t] +) sum in rank order of weight * out[row_of], or of weight * x[t] without an expert. All float.

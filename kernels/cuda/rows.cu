@@ -35,18 +35,43 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
-template <class T>
+/// Small tables travel with the launch itself, which spares a copy that the launch would wait for.
+constexpr int kInline = 256;
+struct InlineOrder {
+  std::uint32_t at[kInline];
+  __device__ std::uint32_t operator[](std::int64_t row) const { return at[row]; }
+};
+struct InlineRouting {
+  std::uint16_t experts[kInline];
+  float weights[kInline];
+  std::uint32_t row_of[kInline];
+  std::int64_t k;
+};
+
+template <class T, class Order>
 __global__ void __launch_bounds__(kThreads)
-    gather_kernel(float const* x, std::int64_t x_stride, std::uint32_t const* order, std::int64_t k, T* out,
+    gather_kernel(float const* x, std::int64_t x_stride, Order const order, std::int64_t k, T* out,
                   std::int64_t out_stride, std::int64_t cols) {
+  let_next_kernel_start();
+  wait_for_earlier_kernel();
   std::int64_t const row = blockIdx.x;
-  std::int64_t const token = order == nullptr ? row : order[row] / k;
+  std::int64_t const token = order[row] / k;
   for_columns(cols, [&](std::int64_t c) { out[row * out_stride + c] = narrow<T>(x[token * x_stride + c]); });
 }
 
+template <class T>
 __global__ void __launch_bounds__(kThreads)
-    combine_kernel(CombineRouting const routing, float const* out, float const* x, std::int64_t x_stride, float* y,
+    narrow_kernel(float const* x, T* out, std::int64_t out_stride, std::int64_t cols) {
+  std::int64_t const row = blockIdx.x;
+  for_columns(cols, [&](std::int64_t c) { out[row * out_stride + c] = narrow<T>(x[row * cols + c]); });
+}
+
+template <class Table>
+__global__ void __launch_bounds__(kThreads)
+    combine_kernel(Table const routing, float const* out, float const* x, std::int64_t x_stride, float* y,
                    std::int64_t y_stride, std::int64_t cols, bool adds) {
+  let_next_kernel_start();
+  wait_for_earlier_kernel();
   std::int64_t const token = blockIdx.x;
   for_columns(cols, [&](std::int64_t c) {
     float sum = 0.0F;
@@ -128,25 +153,45 @@ cudaError_t activate(cudaStream_t stream, FfnKind kind, Dtype dtype, float const
   });
 }
 
-cudaError_t gather_rows(cudaStream_t stream, Dtype dtype, float const* x, std::int64_t x_stride,
-                        std::uint32_t const* order, std::int64_t k, void* out, std::int64_t out_stride,
-                        std::int64_t rows, std::int64_t cols) {
+cudaError_t gather_rows(cudaStream_t stream, Dtype dtype, float const* x, std::int64_t x_stride, RowOrder const& order,
+                        void* out, std::int64_t out_stride, std::int64_t cols) {
+  dim3 const grid = row_grid(order.rows, cols);
   return with_type(dtype, [&]<class T>(T) {
-    return launch(stream, row_grid(rows, cols), kThreads, gather_kernel<T>, x, x_stride, order, k, static_cast<T*>(out),
-                  out_stride, cols);
+    if (order.on_device != nullptr) {
+      return launch_early(stream, grid, kThreads, gather_kernel<T, std::uint32_t const*>, x, x_stride, order.on_device,
+                          order.k, static_cast<T*>(out), out_stride, cols);
+    }
+    InlineOrder table;
+    for (std::int64_t i = 0; i < order.rows; ++i) table.at[i] = order.on_host[i];
+    return launch_early(stream, grid, kThreads, gather_kernel<T, InlineOrder>, x, x_stride, table, order.k,
+                        static_cast<T*>(out), out_stride, cols);
   });
 }
 
 cudaError_t narrow_rows(cudaStream_t stream, Dtype dtype, float const* x, void* out, std::int64_t out_stride,
                         std::int64_t rows, std::int64_t cols) {
-  return gather_rows(stream, dtype, x, cols, nullptr, 1, out, out_stride, rows, cols);
+  return with_type(dtype, [&]<class T>(T) {
+    return launch(stream, row_grid(rows, cols), kThreads, narrow_kernel<T>, x, static_cast<T*>(out), out_stride, cols);
+  });
 }
 
 cudaError_t combine(cudaStream_t stream, CombineRouting const& routing, float const* out, float const* x,
                     std::int64_t x_stride, float* y, std::int64_t y_stride, std::int64_t tokens, std::int64_t cols,
                     bool adds) {
-  return launch(stream, row_grid(tokens, cols), kThreads, combine_kernel, routing, out, x, x_stride, y, y_stride, cols,
-                adds);
+  dim3 const grid = row_grid(tokens, cols);
+  if (!routing.on_host) {
+    return launch_early(stream, grid, kThreads, combine_kernel<CombineRouting>, routing, out, x, x_stride, y, y_stride,
+                        cols, adds);
+  }
+  InlineRouting table;
+  table.k = routing.k;
+  for (std::int64_t i = 0; i < tokens * routing.k; ++i) {
+    table.experts[i] = routing.experts[i];
+    table.weights[i] = routing.weights[i];
+    table.row_of[i] = routing.row_of[i];
+  }
+  return launch_early(stream, grid, kThreads, combine_kernel<InlineRouting>, table, out, x, x_stride, y, y_stride, cols,
+                      adds);
 }
 
 cudaError_t embed(cudaStream_t stream, Dtype dtype, void const* table, std::int32_t const* ids, float* out,

@@ -21,7 +21,7 @@
 namespace sida::inline v0::cuda::detail {
 namespace {
 
-using kernels::SkinnyGroup;
+using kernels::RowGroup;
 using sida::detail::ExpertGroups;
 
 /// What the kernels read of a routing, in one block that travels to the device in one copy.
@@ -44,14 +44,14 @@ struct HostScratch {
   RoutingTable table;  // first: the copy's source
   std::size_t table_bytes = 0;
   ExpertGroups groups;
-  SkinnyGroup* skinny = nullptr;  // [min(experts, assignments)]
+  RowGroup* row_groups = nullptr;  // [min(experts, assignments)], of a wave
 
   HostScratch(Workspace& workspace, MoeShape const& shape, std::int64_t tokens) {
     std::int64_t const assignments = tokens * shape.k;
     table.take(workspace, assignments);
     table_bytes = workspace.used_bytes();
     groups.take(workspace, shape, assignments);
-    skinny = workspace.take<SkinnyGroup>(std::min<std::int64_t>(shape.experts, assignments));
+    row_groups = workspace.take<RowGroup>(std::min<std::int64_t>(shape.experts, assignments));
   }
 };
 
@@ -108,55 +108,76 @@ class Run {
       std::copy_n(routing.experts.row(t).data(), shape_.k, host_.table.experts + t * shape_.k);
       std::copy_n(routing.weights.row(t).data(), shape_.k, host_.table.weights + t * shape_.k);
     }
-    SIDA_TRY(check(cudaMemcpyAsync(device_.table.order, host_.table.order, host_.table_bytes, cudaMemcpyHostToDevice,
-                                   context_.stream),
-                   "cudaMemcpyAsync"));
-    std::int64_t const rows = host_.groups.ends[shape_.experts - 1];
-    SIDA_TRY(check(
-        kernels::gather_rows(context_.stream, layout_.shape.dtype, x.data, x.stride, device_.table.order, shape_.k,
-                             device_.x, row_stride(layout_.shape.dtype, shape_.d_model), rows, shape_.d_model),
-        "gather_rows"));
+    bool const travels_inline = assignments <= kernels::kInlineAssignments;
+    if (!travels_inline) {
+      SIDA_TRY(check(cudaMemcpyAsync(device_.table.order, host_.table.order, host_.table_bytes, cudaMemcpyHostToDevice,
+                                     context_.stream),
+                     "cudaMemcpyAsync"));
+    }
+    kernels::RowOrder order;
+    (travels_inline ? order.on_host : order.on_device) = travels_inline ? host_.table.order : device_.table.order;
+    order.rows = host_.groups.ends[shape_.experts - 1];
+    order.k = shape_.k;
+    SIDA_TRY(check(kernels::gather_rows(context_.stream, layout_.shape.dtype, x.data, x.stride, order, device_.x,
+                                        row_stride(layout_.shape.dtype, shape_.d_model), shape_.d_model),
+                   "gather_rows"));
     return experts;
   }
 
-  /// All rows of the wave's experts: the small groups together, each large one by itself.
+  /// All rows of the wave's experts: together, but for groups that are too large for that.
   Status wave(std::span<LeasedExpert const> experts) {
-    std::size_t small = 0;
+    std::int64_t const most = kernels::most_group_rows(layout_.shape.dtype, shape_.d_ff, shape_.d_model);
+    std::size_t count = 0;
     for (LeasedExpert const& expert : experts) {
       std::int64_t const rows = host_.groups.rows_of(expert.id.expert);
-      std::int64_t const first = host_.groups.begin_of(expert.id.expert);
-      if (rows <= kernels::kSkinnyRows) {
-        host_.skinny[small++] = {expert.data, static_cast<std::int32_t>(first), static_cast<std::int32_t>(rows)};
+      auto const first = static_cast<std::int32_t>(host_.groups.begin_of(expert.id.expert));
+      RowGroup const group{expert.data, first, static_cast<std::int32_t>(rows)};
+      if (rows <= most) {
+        host_.row_groups[count++] = group;
       } else {
-        SIDA_TRY(large_group(expert.data, first, rows));
+        SIDA_TRY(large_group(group));
       }
     }
-    return small_groups({host_.skinny, small});
+    if (count == 0) return {};
+    std::span<RowGroup const> const groups(host_.row_groups, count);
+    cudaStream_t const stream = context_.stream;
+    SIDA_TRY(check(kernels::group_hidden(stream, hidden_shape(), groups, device_.x, device_.h), "group_hidden"));
+    return check(kernels::group_output(stream, output_shape(), groups, device_.h, device_.out), "group_output");
   }
 
   Status combine(Matrix<float const, Tier::device> x, Matrix<float, Tier::device> y, bool adds) {
-    kernels::CombineRouting const routing{device_.table.experts, device_.table.weights, device_.table.row_of, shape_.k};
+    bool const travels_inline = tokens_ * shape_.k <= kernels::kInlineAssignments;
+    RoutingTable const& table = travels_inline ? host_.table : device_.table;
+    kernels::CombineRouting const routing{table.experts, table.weights, table.row_of, shape_.k, travels_inline};
     return check(kernels::combine(context_.stream, routing, device_.out, x.data, x.stride, y.data, y.stride, tokens_,
                                   shape_.d_model, adds),
                  "combine");
   }
 
  private:
-  Status small_groups(std::span<SkinnyGroup const> groups) {
-    if (groups.empty()) return {};
+  kernels::GroupShape hidden_shape() const {
     Dtype const dtype = layout_.shape.dtype;
-    std::int64_t const x_stride = row_stride(dtype, shape_.d_model);
-    std::int64_t const h_stride = row_stride(dtype, shape_.d_ff);
-    kernels::SkinnyShape const hidden{dtype,    shape_.kind, shape_.d_ff, shape_.d_model,
-                                      x_stride, h_stride,    layout_.in,  layout_.gate};
-    SIDA_TRY(check(kernels::skinny_hidden(context_.stream, hidden, groups, device_.x, device_.h), "skinny_hidden"));
-    kernels::SkinnyShape const output{dtype,    shape_.kind,    shape_.d_model, shape_.d_ff,
-                                      h_stride, shape_.d_model, layout_.out,    0};
-    return check(kernels::skinny_output(context_.stream, output, groups, device_.h, device_.out), "skinny_output");
+    return {dtype,
+            shape_.kind,
+            shape_.d_ff,
+            shape_.d_model,
+            row_stride(dtype, shape_.d_model),
+            row_stride(dtype, shape_.d_ff),
+            layout_.in,
+            layout_.gate};
+  }
+  kernels::GroupShape output_shape() const {
+    Dtype const dtype = layout_.shape.dtype;
+    return {
+        dtype, shape_.kind, shape_.d_model, shape_.d_ff, row_stride(dtype, shape_.d_ff), shape_.d_model, layout_.out,
+        0};
   }
 
-  Status large_group(std::byte const* record, std::int64_t first, std::int64_t rows) {
+  Status large_group(RowGroup const& group) {
     Dtype const dtype = layout_.shape.dtype;
+    std::int64_t const first = group.first;
+    std::int64_t const rows = group.rows;
+    std::byte const* const record = group.record;
     std::byte* const x = device_.x + first * row_bytes(dtype, shape_.d_model);
     std::byte* const h = device_.h + first * row_bytes(dtype, shape_.d_ff);
     std::int64_t const x_stride = row_stride(dtype, shape_.d_model);

@@ -1,5 +1,6 @@
-#include "kernels/cuda/device.cuh"
-#include "kernels/cuda/kernels.hpp"
+#include <limits>
+
+#include "kernels/cuda/row_groups.cuh"
 
 namespace sida::inline v0::cuda::kernels {
 namespace {
@@ -7,13 +8,9 @@ namespace {
 // Few rows of x against many rows of w: every weight is read once, in 16-byte loads, so the memory's bandwidth is the
 // bound. A warp takes kOutputs rows of w at a time; each lane keeps a sum for every (row of w, row of x), and one
 // exchange at the end leaves each sum in one lane.
+constexpr std::int64_t kSkinnyRows = 8;  // most of a group
 constexpr int kOutputs = 4;
 constexpr int kWarps = 8;
-constexpr int kGroupsPerLaunch = 128;  // passed by value: 2 KiB of parameters
-
-struct Groups {
-  SkinnyGroup at[kGroupsPerLaunch];
-};
 
 /// Afterwards lane l holds the warp's sum number l >> (5 - log2 COUNT); lanes that share a number hold the same. Each
 /// step halves what a lane keeps: 31 exchanges for 32 sums, where one sum after the other would take 160.
@@ -77,8 +74,8 @@ __device__ __forceinline__ Place place_of(std::int64_t first_output) {
 
 /// One warp's kOutputs outputs for one group. ROWS: the group's rows, or the next power of two.
 template <class T, int WIDTH, int ROWS, bool HIDDEN>
-__device__ __forceinline__ void outputs_of_group(SkinnyShape const& shape, SkinnyGroup const& group, T const* x,
-                                                 void* y, std::int64_t first_output) {
+__device__ __forceinline__ void outputs_of_group(GroupShape const& shape, RowGroup const& group, T const* x, void* y,
+                                                 std::int64_t first_output) {
   // Rows beyond the group's, and outputs beyond n, are computed from the last ones and not written.
   T const* w[kOutputs];
   T const* gates[kOutputs];
@@ -115,8 +112,10 @@ __device__ __forceinline__ void outputs_of_group(SkinnyShape const& shape, Skinn
 /// Grid: [blocks of outputs, groups].
 template <class T, int WIDTH, bool HIDDEN>
 __global__ void __launch_bounds__(kWarps* kWarp)
-    skinny_kernel(SkinnyShape const shape, Groups const groups, T const* x, void* y) {
-  SkinnyGroup const& group = groups.at[blockIdx.y];
+    skinny_kernel(GroupShape const shape, RowGroups const groups, T const* x, void* y) {
+  let_next_kernel_start();
+  wait_for_earlier_kernel();
+  RowGroup const& group = groups.at[blockIdx.y];
   std::int64_t const first_output =
       (static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp) * std::int64_t{kOutputs};
   if (first_output >= shape.n) return;
@@ -131,37 +130,47 @@ __global__ void __launch_bounds__(kWarps* kWarp)
   }
 }
 
-template <bool HIDDEN>
-cudaError_t run(cudaStream_t stream, SkinnyShape const& shape, std::span<SkinnyGroup const> groups, void const* x,
+template <class T, bool HIDDEN>
+cudaError_t run(cudaStream_t stream, GroupShape const& shape, std::span<RowGroup const> groups, void const* x,
                 void* y) {
-  unsigned const blocks = blocks_for(shape.n, kWarps * kOutputs);
-  while (!groups.empty()) {
-    auto const count = groups.size() < kGroupsPerLaunch ? groups.size() : std::size_t{kGroupsPerLaunch};
-    Groups some;
-    for (std::size_t i = 0; i < count; ++i) some.at[i] = groups[i];
-    groups = groups.subspan(count);
-    cudaError_t const error = with_type(shape.dtype, [&]<class T>(T) {
-      dim3 const grid(blocks, static_cast<unsigned>(count));
-      auto const* const rows = static_cast<T const*>(x);
-      return shape.k % kPack<T> == 0
-                 ? launch(stream, grid, kWarps * kWarp, skinny_kernel<T, kPack<T>, HIDDEN>, shape, some, rows, y)
-                 : launch(stream, grid, kWarps * kWarp, skinny_kernel<T, 1, HIDDEN>, shape, some, rows, y);
-    });
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
+  auto const* const rows = static_cast<T const*>(x);
+  return for_launches(groups, 0, static_cast<int>(kSkinnyRows), [&](RowGroups const& some) {
+    dim3 const grid(blocks_for(shape.n, kWarps * kOutputs), static_cast<unsigned>(some.count));
+    if constexpr (std::is_same_v<T, float>) {
+      if (shape.k % kPack<T> == 0) {
+        return launch_early(stream, grid, kWarps * kWarp, skinny_kernel<T, kPack<T>, HIDDEN>, shape, some, rows, y);
+      }
+    }
+    return launch_early(stream, grid, kWarps * kWarp, skinny_kernel<T, 1, HIDDEN>, shape, some, rows, y);
+  });
 }
 
 }  // namespace
 
-cudaError_t skinny_hidden(cudaStream_t stream, SkinnyShape const& shape, std::span<SkinnyGroup const> groups,
-                          void const* x, void* y) {
-  return run<true>(stream, shape, groups, x, y);
+bool can_tile(Dtype dtype, std::int64_t k) noexcept { return dtype != Dtype::f32 && k % 8 == 0; }
+
+std::int64_t most_group_rows(Dtype dtype, std::int64_t n, std::int64_t k) noexcept {
+  bool const tiles = can_tile(dtype, n) && can_tile(dtype, k);
+  return tiles ? std::numeric_limits<std::int32_t>::max() : kSkinnyRows;
 }
 
-cudaError_t skinny_output(cudaStream_t stream, SkinnyShape const& shape, std::span<SkinnyGroup const> groups,
-                          void const* x, float* y) {
-  return run<false>(stream, shape, groups, x, y);
+cudaError_t group_hidden(cudaStream_t stream, GroupShape const& shape, std::span<RowGroup const> groups, void const* x,
+                         void* y) {
+  if (can_tile(shape.dtype, shape.k)) {
+    Product const product = shape.kind == FfnKind::swiglu ? Product::gated : Product::hidden;
+    cudaError_t const error = skinny_mma(stream, shape, groups, x, y, product);
+    return error == cudaSuccess ? tiled_mma(stream, shape, groups, x, y, product) : error;
+  }
+  return with_type(shape.dtype, [&]<class T>(T) { return run<T, true>(stream, shape, groups, x, y); });
+}
+
+cudaError_t group_output(cudaStream_t stream, GroupShape const& shape, std::span<RowGroup const> groups, void const* x,
+                         float* y) {
+  if (can_tile(shape.dtype, shape.k)) {
+    cudaError_t const error = skinny_mma(stream, shape, groups, x, y, Product::output);
+    return error == cudaSuccess ? tiled_mma(stream, shape, groups, x, y, Product::output) : error;
+  }
+  return with_type(shape.dtype, [&]<class T>(T) { return run<T, false>(stream, shape, groups, x, y); });
 }
 
 }  // namespace sida::inline v0::cuda::kernels
