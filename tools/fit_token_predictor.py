@@ -5,8 +5,8 @@
     python tools/fit_token_predictor.py --model DIR --data FILE --record routing --out predictor.safetensors
 
 The file has the form of a trained one (docs/formats.md, "Hash function"), and sida reads and computes it like one. Its
-LSTM is zero, so that only the way around it counts: compression, residual, heads. That is enough where equal words mostly
-go to equal experts, as in what `sida synth` writes; use other sentences than those that are measured.
+LSTM is zero, so that only the way around it counts: compression, residual, heads. That says something where equal words
+mostly go to equal experts, as in what `sida synth` writes. Use other sentences than those that are measured.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def fit(x: torch.Tensor, experts: torch.Tensor, options: argparse.Namespace) -> 
         optimizer.step()
     known = experts >= 0
     right = float((logits.argmax(-1) == experts)[known].float().mean())
-    print(f"fit_token_predictor: {len(x)} tokens, {right:.3f} of their experts right after {options.steps} steps")
+    print(f"fit_token_predictor: {len(x)} tokens; right for {right:.3f} of the experts that it was fitted to")
     weight, bias = heads.weight.detach().view(layers, count, -1).cpu(), heads.bias.detach().view(layers, count).cpu()
     parameters = {"compression_fc.weight": compression.weight.detach().cpu(),
                   "compression_fc.bias": compression.bias.detach().cpu()}

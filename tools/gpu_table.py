@@ -34,6 +34,8 @@ def read(path: Path) -> dict[str, list[dict]]:
 
 
 def cell(value) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict | list):
@@ -74,7 +76,7 @@ def plain(lines: list[dict]) -> str:
 
 
 def exactness(lines: list[dict]) -> str:
-    rows = [[line.get("device_budget"), line.get("policy"), line.get("prefetch"), str(line.get("logits_sha256", ""))[:12],
+    rows = [[line["device_budget"], line.get("policy"), line.get("prefetch"), str(line.get("logits_sha256", ""))[:12],
              line.get("expert_misses"), line.get("failed")] for line in lines if "device_budget" in line]
     text = table(["device budget", "policy", "prefetch", "logits", "misses", "failed"], rows) if rows else ""
     return text + "\n" + plain([line for line in lines if "summary" in line])
@@ -106,7 +108,8 @@ def end_to_end(lines: list[dict]) -> str:
               for line in lines if line.get("check") == "logits"]
     text = ""
     if checks:
-        text += table(["arm", "logits against", "type", "largest error / norm", "median", "rows over", "passes"], checks)
+        headings = ["arm", "logits against", "type", "largest error / norm", "median", "rows over", "passes"]
+        text += table(headings, checks)
     if rows:
         headings = ["arm", *(name for name, _ in ARM_COLUMNS), *(f"x {name}" for name in bases), "skipped"]
         text += "\n" + table(headings, rows)

@@ -13,10 +13,10 @@ DIR is a folder as `sida synth` writes it, FILE what `sida classify --data` take
     grouped       stacked weights, tokens sorted by expert, two torch._grouped_mm a layer; all resident; CUDA, bf16
     offload       experts in host memory, moved at each call by accelerate's cpu_offload; CUDA
 
-All follow transformers 5.24's capacity rule, as sida does by default; where the installed release has another, its router
-is replaced and the line says so. TF32 is off. Before any time counts, each arm runs once over all inputs and its logits
-are compared with --compare (FILE.npy of --logits, or the TSV of `sida classify --out`) and with the first arm's. Then the
-arms take turns, round by round. One JSON line an arm; keys mean what they mean in `sida classify --json`.
+All follow transformers 5.24's capacity rule, as sida does by default; where the installed release has another, its
+router is replaced and the line says so. TF32 is off. Before any time counts, each arm runs once over all inputs and its
+logits are compared with --compare (FILE.npy of --logits, or the TSV of `sida classify --out`) and with the first arm's.
+Then the arms take turns, round by round. One JSON line an arm; keys mean what they mean in `sida classify --json`.
 
 Exit status: 0; 1 when logits differ by more than --tolerance, or an input is wrong; 2 for unknown options.
 """
@@ -249,7 +249,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--logits", type=Path, help="write the first arm's logits, float32, to this .npy file")
     parser.add_argument("--compare", type=Path, help="logits to compare with: .npy, or a TSV of `sida classify --out`")
     parser.add_argument("--tolerance", type=float,
-                        help="largest difference over the norm of a typical row of logits; default 1e-5 in fp32, 2e-2 in bf16")
+                        help="largest difference over the norm of a typical row; default 1e-5 in fp32, 2e-2 in bf16")
     parser.add_argument("--allow-rows", type=float, default=0.0, metavar="SHARE",
                         help="share of rows that may be over it: in bf16 near-equal experts change places")
     return parser

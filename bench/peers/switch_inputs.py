@@ -5,7 +5,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-SINGLE, FIRST, SECOND, LABEL = {"sentence"}, {"sentence1", "#1 String"}, {"sentence2", "#2 String"}, {"label", "Quality"}
+# Names of the columns; the second ones are MRPC's.
+SINGLE, LABEL = {"sentence"}, {"label", "Quality"}
+FIRST, SECOND = {"sentence1", "#1 String"}, {"sentence2", "#2 String"}
 
 
 @dataclass
