@@ -1,0 +1,405 @@
+// The threads of a block, as fibers on the thread that runs the block: a switch costs nanoseconds, and to
+// ThreadSanitizer each fiber is a thread that nothing orders but __syncthreads and __syncwarp.
+
+#include <condition_variable>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <thread>
+#include <ucontext.h>
+#include <unistd.h>
+#include <vector>
+
+#include "plumbing.hpp"
+
+__thread uint3 threadIdx;
+__thread uint3 blockIdx;
+__thread uint3 blockDim;
+__thread uint3 gridDim;
+
+namespace cuda_on_host {
+namespace {
+
+constexpr std::size_t kStackBytes = 128 << 10;
+constexpr unsigned kNoSync = 1;  // of __tsan_switch_to_fiber
+constexpr unsigned kWarp = 32;
+
+struct Fiber {
+  void* jump[5];
+  bool started = false;
+  void* tsan = nullptr;
+  void* asan_stack = nullptr;
+  char* stack = nullptr;
+  std::size_t stack_bytes = 0;
+};
+
+enum class State : unsigned char { ready, at_barrier, in_warp, done };
+
+struct Lane {
+  Fiber fiber;
+  ucontext_t entry;
+  uint3 index;
+  State state = State::done;
+  // What the lane brings to its warp.
+  Together what;
+  unsigned mask, source;
+  std::uint64_t value, result;
+  // For groups whose lowest lane is this one. Two, used in turn: the fastest lane may be at the next meeting while the
+  // slowest has not left this one.
+  Token meeting[2];
+  unsigned turn = 0;
+};
+
+[[noreturn, gnu::noinline]] void jump(void** to) { __builtin_longjmp(to, 1); }
+
+// Its frame is left and entered behind the compiler's back.
+[[gnu::noinline, gnu::no_sanitize("address", "undefined")]] void switch_fiber(Fiber& from, Fiber& to,
+                                                                              ucontext_t* entry) {
+  if (has_asan()) __sanitizer_start_switch_fiber(&from.asan_stack, to.stack, to.stack_bytes);
+  if (has_tsan()) __tsan_switch_to_fiber(to.tsan, kNoSync);
+  if (__builtin_setjmp(from.jump) == 0) {
+    if (to.started) jump(to.jump);
+    to.started = true;
+    setcontext(entry);
+  }
+  if (has_asan()) __sanitizer_finish_switch_fiber(from.asan_stack, nullptr, nullptr);
+}
+
+std::string in_block() {
+  auto const text = [](uint3 const& v) {
+    return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
+  };
+  return "block " + text(blockIdx) + " of " + text(gridDim);
+}
+
+struct Launch {
+  dim3 grid, block;
+  std::function<void()> const* body;
+  Token begun;
+};
+
+/// Runs blocks, one after another, on the thread that calls it, always the same.
+class Runner {
+ public:
+  Runner() { home_.started = true; }
+  ~Runner() { drop_lanes(); }
+
+  /// Blocks `first`, `first + step` and so on.
+  std::string run(Launch& launch, unsigned first, unsigned step) {
+    launch_ = &launch;
+    failure_.clear();
+    current_runner = this;
+    lanes_in_block_ = launch.block.x * launch.block.y * launch.block.z;
+    while (lanes_.size() < lanes_in_block_) add_lane();
+    if (has_tsan()) home_.tsan = __tsan_get_current_fiber();
+    if (has_asan()) find_home_stack();
+    blockDim = launch.block;
+    gridDim = launch.grid;
+    std::size_t const blocks = std::size_t{launch.grid.x} * launch.grid.y * launch.grid.z;
+    for (std::size_t block = first; block < blocks && failure_.empty(); block += step) run_block(block);
+    if (!failure_.empty()) drop_lanes();  // some are amid a kernel
+    return failure_;
+  }
+  void acquire_end() {
+    ended_[0].acquire();
+    ended_[1].acquire();
+  }
+
+  void barrier() {
+    Token& meeting = barrier_[barrier_turn_];
+    meeting.release();
+    lane_->state = State::at_barrier;
+    if (++at_barrier_ == lanes_in_block_) {
+      at_barrier_ = 0;
+      barrier_turn_ ^= 1;
+      for (unsigned i = 0; i < lanes_in_block_; ++i) lanes_[i]->state = State::ready;
+    } else {
+      next();
+    }
+    meeting.acquire();
+  }
+
+  std::uint64_t together(Together what, unsigned mask, std::uint64_t value, unsigned source) {
+    unsigned const self = index_ % kWarp;
+    Lane& lane = *lane_;
+    if ((mask >> self & 1) == 0) fail(in_block() + ": a lane calls a warp function with a mask that it isn't in");
+    Lane& lowest = *lanes_[index_ - self + static_cast<unsigned>(__builtin_ctz(mask))];
+    Token& meeting = lowest.meeting[lowest.turn];
+    if (what == Together::sync) meeting.release();  // the others order no memory
+    lane.what = what;
+    lane.mask = mask;
+    lane.source = source;
+    lane.value = value;
+    lane.state = State::in_warp;
+    if (all_arrived(lane)) {
+      lowest.turn ^= 1;
+      complete(lane);
+    } else {
+      next();
+    }
+    if (what == Together::sync) meeting.acquire();
+    return lane.result;
+  }
+
+  unsigned lane_id() const { return index_ % kWarp; }
+
+  [[noreturn]] void fail(std::string failure) {
+    failure_ = std::move(failure);
+    switch_fiber(lane_->fiber, home_, nullptr);
+    std::abort();  // nobody comes back
+  }
+
+  static thread_local Runner* current_runner;
+
+ private:
+  void run_block(std::size_t block) {
+    // The stand-in for "one block has an SM's shared memory": see __shared__.
+    static std::mutex one_block;
+    std::unique_lock lock(one_block, std::defer_lock);
+    if (has_asan()) lock.lock();
+    blockIdx = {static_cast<unsigned>(block % gridDim.x), static_cast<unsigned>(block / gridDim.x % gridDim.y),
+                static_cast<unsigned>(block / gridDim.x / gridDim.y)};
+    for (unsigned i = 0; i < lanes_in_block_; ++i) {
+      lanes_[i]->index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
+      lanes_[i]->state = State::ready;
+      lanes_[i]->turn = 0;
+    }
+    at_barrier_ = 0;
+    done_ = 0;
+    block_turn_ ^= 1;
+    enter(0, home_);
+  }
+
+  void enter(unsigned index, Fiber& from) {
+    index_ = index;
+    lane_ = lanes_[index].get();
+    threadIdx = lane_->index;
+    switch_fiber(from, lane_->fiber, &lane_->entry);
+  }
+
+  /// Leaves the lane until it is ready, for the next lane that is; if there is none, this block has failed.
+  void next() {
+    Lane& self = *lane_;
+    for (unsigned i = index_ + 1, tried = 0; tried < lanes_in_block_; ++i, ++tried) {
+      if (i == lanes_in_block_) i = 0;
+      if (lanes_[i]->state != State::ready) continue;
+      enter(i, self.fiber);
+      return;
+    }
+    fail(in_block() + ": " + std::to_string(done_) + " of " + std::to_string(lanes_in_block_) + " threads exited, " +
+         std::to_string(at_barrier_) + " wait in __syncthreads and " +
+         std::to_string(lanes_in_block_ - done_ - at_barrier_) + " in a function of their warp, all for ever");
+  }
+
+  /// Whether each lane that `lane` waits for is there, or has exited; one that waits with another mask isn't.
+  bool all_arrived(Lane const& lane) const {
+    unsigned const first = index_ / kWarp * kWarp;
+    for (unsigned i = 0; i < kWarp; ++i) {
+      if ((lane.mask >> i & 1) == 0 || first + i >= lanes_in_block_) continue;
+      Lane const& other = *lanes_[first + i];
+      bool const same = other.state == State::in_warp && other.mask == lane.mask && other.what == lane.what;
+      if (!same && other.state != State::done) return false;
+    }
+    return true;
+  }
+
+  void complete(Lane const& lane) {
+    unsigned const first = index_ / kWarp * kWarp, mask = lane.mask;
+    auto const here = [&](unsigned i) {
+      return i < kWarp && (mask >> i & 1) != 0 && first + i < lanes_in_block_ &&
+             lanes_[first + i]->state != State::done;
+    };
+    std::uint64_t ballot = 0;
+    for (unsigned i = 0; i < kWarp; ++i) {
+      if (here(i) && lanes_[first + i]->value != 0) ballot |= 1U << i;
+    }
+    for (unsigned i = 0; i < kWarp; ++i) {
+      if (!here(i)) continue;
+      Lane& other = *lanes_[first + i];
+      other.result = other.what == Together::ballot ? ballot
+                     : here(other.source)           ? lanes_[first + other.source]->value
+                                                    : ~std::uint64_t{0};
+    }
+    for (unsigned i = 0; i < kWarp; ++i) {
+      if (here(i)) lanes_[first + i]->state = State::ready;
+    }
+  }
+
+  /// After a lane's exit: a group of its warp may have waited for it alone.
+  void release_warp() {
+    unsigned const first = index_ / kWarp * kWarp;
+    for (unsigned i = first; i < first + kWarp && i < lanes_in_block_; ++i) {
+      Lane& lane = *lanes_[i];
+      if (lane.state != State::in_warp || (lane.mask >> (index_ - first) & 1) == 0 || !all_arrived(lane)) continue;
+      lanes_[first + static_cast<unsigned>(__builtin_ctz(lane.mask))]->turn ^= 1;
+      complete(lane);
+    }
+  }
+
+  [[noreturn]] static void lane_main() {
+    if (has_asan()) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+    for (;;) current_runner->run_lane();
+  }
+  void run_lane() {
+    // Blocks of one runner use the same shared memory, so they are in order; the token has two places, lest a lane
+    // that begins late be ordered after one of its own block that ended early.
+    launch_->begun.acquire();
+    ended_[block_turn_ ^ 1].acquire();
+    (*launch_->body)();
+    ended_[block_turn_].release();
+    Lane& self = *lane_;
+    self.state = State::done;
+    ++done_;
+    release_warp();
+    if (done_ == lanes_in_block_) {
+      switch_fiber(self.fiber, home_, nullptr);
+    } else {
+      next();
+    }
+  }
+
+  void find_home_stack() {
+    pthread_attr_t attributes;
+    if (home_.stack != nullptr || pthread_getattr_np(pthread_self(), &attributes) != 0) return;
+    void* stack = nullptr;
+    pthread_attr_getstack(&attributes, &stack, &home_.stack_bytes);
+    pthread_attr_destroy(&attributes);
+    home_.stack = static_cast<char*>(stack);
+  }
+  void add_lane() {
+    auto lane = std::make_unique<Lane>();
+    Fiber& fiber = lane->fiber;
+    auto const page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    void* const memory = mmap(nullptr, kStackBytes + page, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    mprotect(memory, page, PROT_NONE);
+    fiber.stack = static_cast<char*>(memory) + page;
+    fiber.stack_bytes = kStackBytes;
+    getcontext(&lane->entry);
+    lane->entry.uc_stack.ss_sp = fiber.stack;
+    lane->entry.uc_stack.ss_size = fiber.stack_bytes;
+    lane->entry.uc_link = nullptr;
+    makecontext(&lane->entry, lane_main, 0);
+    if (has_tsan()) fiber.tsan = __tsan_create_fiber(0);
+    lanes_.push_back(std::move(lane));
+  }
+  void drop_lanes() {
+    auto const page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    for (auto const& lane : lanes_) {
+      if (has_asan()) __asan_unpoison_memory_region(lane->fiber.stack, kStackBytes);
+      if (has_tsan()) __tsan_destroy_fiber(lane->fiber.tsan);
+      munmap(lane->fiber.stack - page, kStackBytes + page);
+    }
+    lanes_.clear();
+  }
+
+  std::vector<std::unique_ptr<Lane>> lanes_;
+  Fiber home_;
+  Launch* launch_ = nullptr;
+  std::string failure_;
+  unsigned lanes_in_block_ = 0, at_barrier_ = 0, done_ = 0;
+  unsigned index_ = 0;    // of the lane that runs
+  Lane* lane_ = nullptr;  // the lane that runs
+  Token barrier_[2], ended_[2];
+  unsigned barrier_turn_ = 0, block_turn_ = 0;
+};
+
+thread_local Runner* Runner::current_runner = nullptr;
+
+/// A thread that runs every other block. Blocks on two threads have no order, and each its own shared memory.
+class Helper {
+ public:
+  Helper() : thread_([this] { loop(); }) {}
+  ~Helper() {
+    {
+      std::lock_guard const lock(mutex_);
+      stop_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+  void begin(Launch& launch) {
+    {
+      std::lock_guard const lock(mutex_);
+      launch_ = &launch;
+    }
+    changed_.notify_all();
+  }
+  std::string end() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return launch_ == nullptr; });
+    return failure_;
+  }
+  void acquire_end() { runner_.acquire_end(); }
+
+ private:
+  void loop() {
+    Unseen const unseen;
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [&] { return stop_ || launch_ != nullptr; });
+      if (stop_) return;
+      {
+        Seen const seen;
+        failure_ = runner_.run(*launch_, 1, 2);
+      }
+      launch_ = nullptr;
+      changed_.notify_all();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Launch* launch_ = nullptr;
+  bool stop_ = false;
+  std::string failure_;
+  Runner runner_;
+  std::thread thread_;
+};
+
+}  // namespace
+
+struct Blocks::Impl {
+  Runner runner;
+  std::unique_ptr<Helper> helper;
+};
+
+Blocks::Blocks() : impl_(new Impl) {}
+Blocks::~Blocks() { delete impl_; }
+
+std::string Blocks::run(dim3 grid, dim3 block, std::function<void()> const& body) {
+  Launch launch{grid, block, &body, {}};
+  launch.begun.release();
+  bool const two = has_tsan() && std::size_t{grid.x} * grid.y * grid.z > 1;
+  if (two) {
+    Unseen const unseen;
+    if (!impl_->helper) impl_->helper = std::make_unique<Helper>();
+    impl_->helper->begin(launch);
+  }
+  std::string failure = impl_->runner.run(launch, 0, two ? 2 : 1);
+  impl_->runner.acquire_end();
+  if (two) {
+    std::string other;
+    {
+      Unseen const unseen;
+      other = impl_->helper->end();
+    }
+    impl_->helper->acquire_end();
+    if (failure.empty()) failure = other;
+  }
+  return failure;
+}
+
+unsigned lane_id() { return Runner::current_runner->lane_id(); }
+std::uint64_t together(Together what, unsigned mask, std::uint64_t value, unsigned source) {
+  return Runner::current_runner->together(what, mask, value, source);
+}
+void trap() { Runner::current_runner->fail(in_block() + ": __trap"); }
+
+}  // namespace cuda_on_host
+
+void __syncthreads() { cuda_on_host::Runner::current_runner->barrier(); }

@@ -1,0 +1,775 @@
+// Streams, events, memory and the control of them. Each stream is a queue that a thread of its own works off.
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <set>
+#include <system_error>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include "cuda_on_host/control.hpp"
+#include "plumbing.hpp"
+
+namespace cuda_on_host {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Lock = std::unique_lock<std::mutex>;
+
+/// A piece of work in a stream; also what an event that was recorded stands for.
+struct Item {
+  CUstream_st* stream = nullptr;  // lives until the item is done
+  std::uint64_t place = 0;        // in the stream
+  std::vector<std::shared_ptr<Item>> after;
+  std::function<void()> work;
+  bool may_be_held = false;
+  bool done = false;
+  Clock::time_point ended_at;
+  Token enqueued, ended;
+};
+using ItemRef = std::shared_ptr<Item>;
+
+}  // namespace
+}  // namespace cuda_on_host
+
+struct CUstream_st {
+  unsigned flags = cudaStreamNonBlocking;
+  std::deque<cuda_on_host::ItemRef> queue;
+  cuda_on_host::ItemRef last;  // the newest, done or not
+  std::uint64_t places = 0;
+  std::uint64_t wanted = 0;  // somebody waits for the item at this place
+  bool closing = false;
+  std::condition_variable work;
+  std::mt19937_64 random;
+};
+
+struct CUevent_st {
+  unsigned flags = 0;
+  cuda_on_host::ItemRef recorded;
+};
+
+namespace cuda_on_host {
+namespace {
+
+struct Failure {
+  std::string function;
+  int calls_left = 0;
+  int error = 0;
+};
+struct Pinned {
+  std::uintptr_t end = 0;   // past the last page
+  std::uintptr_t base = 0;  // as registered
+  bool allocated = false;
+};
+
+struct Runtime {
+  std::mutex mutex;  // over everything
+  std::condition_variable progress;
+  std::set<CUstream_st*> streams;  // with the null stream and those that are closing
+  std::set<CUstream_st*> handles;
+  std::set<CUevent_st*> events;
+  CUstream_st* null_stream = nullptr;
+  std::map<std::uintptr_t, std::size_t> device;  // address: size
+  std::map<std::uintptr_t, Pinned> pinned;       // first page: the rest
+  std::size_t cublas_handles = 0;
+  std::size_t total_memory = std::size_t{1} << 30, used_memory = 0;
+  // Controls
+  std::map<std::string, int, std::less<>> calls;
+  std::vector<Failure> failures;
+  cudaError_t device_error = cudaSuccess;  // as set by the test
+  cudaError_t sticky_error = cudaSuccess;  // a kernel failed
+  std::string failure;
+  bool poison = false, hold = false, delay = false;
+  std::uint64_t seed = 0;
+};
+// Never destroyed: threads of streams may outlive main.
+Runtime& runtime() {
+  static Runtime* const it = new Runtime;
+  return *it;
+}
+
+thread_local cudaError_t last_error = cudaSuccess;
+
+std::uintptr_t address(void const* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
+
+// ---- Streams
+
+void want(Runtime& r, Item const& item) {
+  if (item.done || item.stream->wanted >= item.place) return;
+  item.stream->wanted = item.place;
+  r.progress.notify_all();
+}
+
+void settle(Runtime& r, Lock& lock, ItemRef const& item) {
+  if (!item) return;
+  want(r, *item);
+  r.progress.wait(lock, [&] { return item->done; });
+}
+/// Settles, and the caller comes after the item.
+void wait(Runtime& r, Lock& lock, ItemRef const& item) {
+  settle(r, lock, item);
+  if (!item) return;
+  Seen const seen;
+  item->ended.acquire();
+}
+std::vector<ItemRef> last_items(Runtime& r) {
+  std::vector<ItemRef> items;
+  for (CUstream_st* const stream : r.streams) items.push_back(stream->last);
+  return items;
+}
+
+void run(Runtime& r, CUstream_st& stream, Lock& lock, ItemRef const& item) {
+  for (auto const& earlier : item->after) settle(r, lock, earlier);
+  if (item->may_be_held) r.progress.wait(lock, [&] { return !r.hold || stream.wanted >= item->place; });
+  auto const delay = std::chrono::microseconds(r.delay ? stream.random() % 300 : 0);
+  bool const works = r.sticky_error == cudaSuccess && item->work;
+  lock.unlock();
+  if (delay.count() != 0) std::this_thread::sleep_for(delay);
+  {
+    Seen const seen;
+    item->enqueued.acquire();
+    for (auto const& earlier : item->after) earlier->ended.acquire();
+    if (works) item->work();
+    item->ended.release();
+  }
+  item->work = nullptr;
+  item->after.clear();
+  lock.lock();
+}
+
+thread_local Blocks* blocks_of_thread = nullptr;
+
+void work_off(CUstream_st* stream) {
+  Unseen const unseen;
+  Runtime& r = runtime();
+  {
+    Blocks blocks;
+    blocks_of_thread = &blocks;
+    Lock lock(r.mutex);
+    for (;;) {
+      stream->work.wait(lock, [&] { return stream->closing || !stream->queue.empty(); });
+      if (stream->queue.empty()) break;
+      ItemRef const item = std::move(stream->queue.front());
+      stream->queue.pop_front();
+      run(r, *stream, lock, item);
+      item->done = true;
+      item->ended_at = Clock::now();
+      r.progress.notify_all();
+    }
+    r.streams.erase(stream);
+  }
+  delete stream;
+}
+
+CUstream_st* make_stream(Runtime& r, unsigned flags) {
+  auto stream = std::make_unique<CUstream_st>();
+  stream->flags = flags;
+  stream->random.seed(r.seed + r.streams.size());
+  try {
+    std::thread(work_off, stream.get()).detach();
+  } catch (std::system_error const&) {
+    return nullptr;
+  }
+  r.streams.insert(stream.get());
+  return stream.release();
+}
+
+/// The stream that a handle means, or null.
+CUstream_st* find(Runtime& r, cudaStream_t handle) {
+  if (handle != nullptr && handle != cudaStreamLegacy) return r.handles.contains(handle) ? handle : nullptr;
+  if (r.null_stream == nullptr) r.null_stream = make_stream(r, cudaStreamDefault);
+  return r.null_stream;
+}
+
+ItemRef push(Runtime& r, CUstream_st& stream, std::function<void()> work, std::vector<ItemRef> after = {},
+             bool may_be_held = false) {
+  auto item = std::make_shared<Item>();
+  item->stream = &stream;
+  item->place = ++stream.places;
+  item->work = std::move(work);
+  item->after = std::move(after);
+  item->may_be_held = may_be_held;
+  // The null stream and those that aren't "non-blocking" wait for each other.
+  if (&stream == r.null_stream) {
+    for (CUstream_st* const other : r.streams) {
+      if (other != &stream && other->flags == cudaStreamDefault && other->last) item->after.push_back(other->last);
+    }
+  } else if (stream.flags == cudaStreamDefault && r.null_stream != nullptr && r.null_stream->last) {
+    item->after.push_back(r.null_stream->last);
+  }
+  {
+    Seen const seen;
+    item->enqueued.release();
+  }
+  stream.queue.push_back(item);
+  stream.last = item;
+  stream.work.notify_all();
+  return item;
+}
+bool idle(CUstream_st const& stream) { return !stream.last || stream.last->done; }
+
+void fail_device(cudaError_t error, std::string failure) {
+  Runtime& r = runtime();
+  std::lock_guard const lock(r.mutex);
+  if (r.sticky_error != cudaSuccess) return;
+  r.sticky_error = error;
+  r.failure = std::move(failure);
+}
+
+// ---- Calls
+
+/// Counts a call; returns the error that it shall fail with.
+int counted(Runtime& r, char const* function, int if_any) {
+  ++r.calls[function];
+  int error = 0;
+  for (Failure& failure : r.failures) {
+    bool const any = failure.function.empty();
+    if ((any || failure.function == function) && --failure.calls_left == 0)
+      error = any && if_any != 0 ? if_any : failure.error;
+  }
+  std::erase_if(r.failures, [](Failure const& failure) { return failure.calls_left == 0; });
+  return error;
+}
+
+enum class If { able, always };  // whether a call that shall fail does its work first
+
+template <class Body>
+cudaError_t call(char const* function, If when, Body const& body) {
+  Unseen const unseen;
+  Runtime& r = runtime();
+  Lock lock(r.mutex);
+  auto error = static_cast<cudaError_t>(counted(r, function, 0));
+  if (r.device_error != cudaSuccess) error = r.device_error;
+  if (error == cudaSuccess && r.sticky_error != cudaSuccess) error = r.sticky_error;
+  if (error == cudaSuccess || when == If::always) {
+    cudaError_t const own = body(r, lock);
+    if (error == cudaSuccess) error = own;
+    // A body may have waited for the work that failed.
+    if (error == cudaSuccess) error = r.sticky_error;
+  }
+  if (error != cudaSuccess) last_error = error;
+  return error;
+}
+
+// ---- Memory
+
+enum class Where { device, pinned, pageable, wrong };
+
+/// Where all bytes of a range are.
+Where where(Runtime& r, void const* pointer, std::size_t size) {
+  std::uintptr_t const begin = address(pointer), end = begin + size;
+  if (auto next = r.device.upper_bound(begin); next != r.device.begin()) {
+    auto const& [at, bytes] = *--next;
+    if (begin < at + bytes) return end <= at + bytes ? Where::device : Where::wrong;
+  }
+  if (auto const next = r.device.lower_bound(begin); next != r.device.end() && next->first < end) return Where::wrong;
+  if (auto next = r.pinned.upper_bound(begin); next != r.pinned.begin()) {
+    Pinned const& pages = (--next)->second;
+    if (begin < pages.end) return end <= pages.end ? Where::pinned : Where::wrong;
+  }
+  auto const next = r.pinned.lower_bound(begin);
+  return next != r.pinned.end() && next->first < end ? Where::wrong : Where::pageable;
+}
+
+cudaError_t pin(Runtime& r, void* pointer, std::size_t size, bool allocated) {
+  auto const page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  std::uintptr_t const begin = address(pointer) / page * page;
+  std::uintptr_t const end = (address(pointer) + size + page - 1) / page * page;
+  auto const next = r.pinned.lower_bound(end);
+  if (next != r.pinned.begin() && std::prev(next)->second.end > begin) return cudaErrorHostMemoryAlreadyRegistered;
+  r.pinned[begin] = {end, address(pointer), allocated};
+  return cudaSuccess;
+}
+cudaError_t unpin(Runtime& r, void* pointer, bool allocated, cudaError_t if_unknown) {
+  auto const found = std::ranges::find_if(r.pinned, [&](auto const& entry) {
+    return entry.second.base == address(pointer) && entry.second.allocated == allocated;
+  });
+  if (found == r.pinned.end()) return if_unknown;
+  r.pinned.erase(found);
+  return cudaSuccess;
+}
+
+cudaError_t copy(Runtime& r, void* to, void const* from, std::size_t count, cudaMemcpyKind kind, cudaStream_t handle) {
+  CUstream_st* const stream = find(r, handle);
+  if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+  if (count == 0) return cudaSuccess;
+  Where const target = where(r, to, count), source = where(r, from, count);
+  if (to == nullptr || from == nullptr || target == Where::wrong || source == Where::wrong)
+    return cudaErrorInvalidValue;
+  if (kind != cudaMemcpyDefault) {
+    bool const to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    bool const from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (to_device != (target == Where::device) || from_device != (source == Where::device))
+      return cudaErrorInvalidValue;
+  }
+  std::shared_ptr<char[]> staged;
+  if (source == Where::pageable) {
+    staged = std::make_shared<char[]>(count);
+    Seen const seen;
+    std::memcpy(staged.get(), from, count);
+  }
+  if (r.poison) {
+    if (idle(*stream)) {
+      std::memset(to, 0xff, count);
+    } else {
+      push(r, *stream, [=] { std::memset(to, 0xff, count); });
+    }
+  }
+  push(
+      r, *stream, [=] { std::memcpy(to, staged ? staged.get() : from, count); }, {}, true);
+  return cudaSuccess;
+}
+
+cudaError_t fill(Runtime& r, void* to, int value, std::size_t count, cudaStream_t handle) {
+  CUstream_st* const stream = find(r, handle);
+  if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+  if (count == 0) return cudaSuccess;
+  if (where(r, to, count) != Where::device) return cudaErrorInvalidValue;
+  push(r, *stream, [=] { std::memset(to, value, count); });
+  return cudaSuccess;
+}
+
+cudaError_t create(Runtime& r, cudaStream_t* stream, unsigned flags) {
+  if (stream == nullptr || flags > cudaStreamNonBlocking) return cudaErrorInvalidValue;
+  *stream = make_stream(r, flags);
+  if (*stream == nullptr) return cudaErrorMemoryAllocation;
+  r.handles.insert(*stream);
+  return cudaSuccess;
+}
+cudaError_t create(Runtime& r, cudaEvent_t* event, unsigned flags) {
+  if (event == nullptr || flags > (cudaEventBlockingSync | cudaEventDisableTiming)) return cudaErrorInvalidValue;
+  *event = new CUevent_st{flags, nullptr};
+  r.events.insert(*event);
+  return cudaSuccess;
+}
+
+cudaError_t query(Runtime& r, ItemRef const& item) {
+  if (!item) return cudaSuccess;
+  if (!item->done) {
+    want(r, *item);
+    return cudaErrorNotReady;
+  }
+  Seen const seen;
+  item->ended.acquire();
+  return cudaSuccess;
+}
+
+}  // namespace
+
+// ---- For the other sources
+
+int start(char const* function, int unknown_error) {
+  Unseen const unseen;
+  Runtime& r = runtime();
+  Lock const lock(r.mutex);
+  int const error = counted(r, function, unknown_error);
+  if (error != 0) return error;
+  return r.device_error != cudaSuccess || r.sticky_error != cudaSuccess ? unknown_error : 0;
+}
+
+cudaError_t enqueue(cudaStream_t handle, std::function<void()> work, std::initializer_list<void const*> addresses) {
+  Unseen const unseen;
+  Runtime& r = runtime();
+  Lock const lock(r.mutex);
+  CUstream_st* const stream = find(r, handle);
+  if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+  bool const legal = std::ranges::all_of(addresses, [&](void const* at) { return where(r, at, 1) == Where::device; });
+  if (!legal) work = [] { fail_device(cudaErrorIllegalAddress, "cublasLtMatmul: a matrix is not in device memory"); };
+  push(r, *stream, std::move(work));
+  return cudaSuccess;
+}
+
+void count_cublas_handles(int change) {
+  Unseen const unseen;
+  Lock const lock(runtime().mutex);
+  runtime().cublas_handles += static_cast<std::size_t>(change);
+}
+
+void multiply(float const* a_transposed, float const* b, float* c, std::size_t m, std::size_t n, std::size_t k) {
+  for (std::size_t column = 0; column < n; ++column) {
+    for (std::size_t row = 0; row < m; ++row) {
+      float sum = 0;
+      for (std::size_t i = 0; i < k; ++i) sum += a_transposed[row * k + i] * b[column * k + i];
+      c[column * m + row] = sum;
+    }
+  }
+}
+
+cudaError_t launch(cudaLaunchConfig_t const& config, std::function<void()> body) {
+  return call("cudaLaunchKernelEx", If::able, [&](Runtime& r, Lock&) {
+    CUstream_st* const stream = find(r, config.stream);
+    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+    dim3 const grid = config.gridDim, block = config.blockDim;
+    std::uint64_t const threads = std::uint64_t{block.x} * block.y * block.z;
+    if (std::uint64_t{grid.x} * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535 || threads == 0 ||
+        block.z > 64 || threads > 1024) {
+      return cudaErrorInvalidConfiguration;
+    }
+    if (config.dynamicSmemBytes != 0) return cudaErrorNotSupported;
+    push(r, *stream, [grid, block, body = std::move(body)] {
+      std::string failure = blocks_of_thread->run(grid, block, body);
+      if (failure.empty()) return;
+      Unseen const unseen;
+      fail_device(cudaErrorLaunchFailure, std::move(failure));
+    });
+    return cudaSuccess;
+  });
+}
+
+// ---- Control
+
+void reset() {
+  Unseen const unseen;
+  Runtime& r = runtime();
+  Lock lock(r.mutex);
+  r.hold = r.poison = r.delay = false;
+  r.progress.notify_all();
+  for (auto const& item : last_items(r)) wait(r, lock, item);
+  r.calls.clear();
+  r.failures.clear();
+  r.device_error = r.sticky_error = cudaSuccess;
+  r.failure.clear();
+  r.total_memory = std::size_t{1} << 30;
+  last_error = cudaSuccess;
+}
+int calls(std::string_view function) {
+  Unseen const unseen;
+  Lock const lock(runtime().mutex);
+  auto const found = runtime().calls.find(function);
+  return found == runtime().calls.end() ? 0 : found->second;
+}
+int calls() {
+  Unseen const unseen;
+  Lock const lock(runtime().mutex);
+  int sum = 0;
+  for (auto const& [name, count] : runtime().calls) sum += count;
+  return sum;
+}
+void fail(std::string_view function, int n, int error) {
+  Unseen const unseen;
+  Lock const lock(runtime().mutex);
+  runtime().failures.push_back({std::string(function), n, error});
+}
+void set_device_error(cudaError_t error) {
+  Unseen const unseen;
+  Lock const lock(runtime().mutex);
+  runtime().device_error = error;
+}
+void set_total_memory(std::size_t bytes) {
+  Unseen const unseen;
+  Lock const lock(runtime().mutex);
+  runtime().total_memory = bytes;
+}
+void poison_destinations() {
+  Unseen const unseen;
+  Lock const lock(runtime().mutex);
+  runtime().poison = true;
+}
+void hold_copies() {
+  Unseen const unseen;
+  Lock const lock(runtime().mutex);
+  runtime().hold = true;
+}
+void shuffle(std::uint64_t seed) {
+  Unseen const unseen;
+  Runtime& r = runtime();
+  Lock const lock(r.mutex);
+  r.delay = true;
+  r.seed = seed;
+  for (CUstream_st* const stream : r.streams) stream->random.seed(++seed);
+}
+Live live() {
+  Unseen const unseen;
+  Runtime& r = runtime();
+  Lock const lock(r.mutex);
+  return {r.device.size(), r.pinned.size(), r.handles.size(), r.events.size(), r.cublas_handles};
+}
+std::string failure() {
+  Unseen const unseen;
+  Lock const lock(runtime().mutex);
+  return runtime().failure;
+}
+
+}  // namespace cuda_on_host
+
+// ---- The interface
+
+using namespace cuda_on_host;
+
+namespace {
+struct ErrorText {
+  cudaError_t error;
+  char const *name, *text;
+};
+constexpr ErrorText kErrors[] = {
+    {cudaSuccess, "cudaSuccess", "no error"},
+    {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
+    {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
+    {cudaErrorInitializationError, "cudaErrorInitializationError", "initialization error"},
+    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration"},
+    {cudaErrorInvalidMemcpyDirection, "cudaErrorInvalidMemcpyDirection", "invalid direction of a copy"},
+    {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver", "driver too old for the runtime"},
+    {cudaErrorDevicesUnavailable, "cudaErrorDevicesUnavailable", "device busy or unavailable"},
+    {cudaErrorInvalidDeviceFunction, "cudaErrorInvalidDeviceFunction", "invalid device function"},
+    {cudaErrorNoDevice, "cudaErrorNoDevice", "no device"},
+    {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
+    {cudaErrorNoKernelImageForDevice, "cudaErrorNoKernelImageForDevice", "no kernel image for the device"},
+    {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid handle"},
+    {cudaErrorNotReady, "cudaErrorNotReady", "not ready"},
+    {cudaErrorIllegalAddress, "cudaErrorIllegalAddress", "illegal memory access"},
+    {cudaErrorHostMemoryAlreadyRegistered, "cudaErrorHostMemoryAlreadyRegistered", "memory already registered"},
+    {cudaErrorHostMemoryNotRegistered, "cudaErrorHostMemoryNotRegistered", "memory not registered"},
+    {cudaErrorMisalignedAddress, "cudaErrorMisalignedAddress", "misaligned address"},
+    {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "launch failure"},
+    {cudaErrorNotPermitted, "cudaErrorNotPermitted", "not permitted"},
+    {cudaErrorNotSupported, "cudaErrorNotSupported", "not supported"},
+    {cudaErrorUnknown, "cudaErrorUnknown", "unknown error"},
+};
+ErrorText text_of(cudaError_t error) {
+  for (auto const& entry : kErrors) {
+    if (entry.error == error) return entry;
+  }
+  return {error, "unrecognized error code", "unrecognized error code"};
+}
+}  // namespace
+
+char const* cudaGetErrorName(cudaError_t error) { return text_of(error).name; }
+char const* cudaGetErrorString(cudaError_t error) { return text_of(error).text; }
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+cudaError_t cudaPeekAtLastError() { return last_error; }
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  if (count != nullptr) *count = 0;
+  return call(__func__, If::able, [&](Runtime&, Lock&) {
+    if (count == nullptr) return cudaErrorInvalidValue;
+    *count = 1;
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaGetDevice(int* device) {
+  return call(__func__, If::able, [&](Runtime&, Lock&) {
+    if (device == nullptr) return cudaErrorInvalidValue;
+    *device = 0;
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaSetDevice(int device) {
+  return call(__func__, If::able, [&](Runtime&, Lock&) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; });
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    if (properties == nullptr) return cudaErrorInvalidValue;
+    if (device != 0) return cudaErrorInvalidDevice;
+    *properties = {"cuda_on_host", r.total_memory, 48 << 10, 32, 1024, 9, 0, 2, 1 << 20};
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  return call(__func__, If::able, [&](Runtime&, Lock&) {
+    if (least != nullptr) *least = 0;
+    if (greatest != nullptr) *greatest = -5;
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaDeviceSynchronize() {
+  return call(__func__, If::always, [](Runtime& r, Lock& lock) {
+    for (auto const& item : last_items(r)) wait(r, lock, item);
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  return call(__func__, If::able, [&](Runtime&, Lock&) { return *version = CUDART_VERSION, cudaSuccess; });
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  return call(__func__, If::able, [&](Runtime&, Lock&) { return *version = CUDART_VERSION, cudaSuccess; });
+}
+
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    if (free == nullptr || total == nullptr) return cudaErrorInvalidValue;
+    *total = r.total_memory;
+    *free = r.total_memory - std::min(r.total_memory, r.used_memory);
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaMalloc(void** pointer, size_t size) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    if (pointer == nullptr) return cudaErrorInvalidValue;
+    *pointer = nullptr;
+    if (size == 0) return cudaSuccess;
+    if (size > r.total_memory - std::min(r.total_memory, r.used_memory)) return cudaErrorMemoryAllocation;
+    if (posix_memalign(pointer, 256, size) != 0) return cudaErrorMemoryAllocation;
+    std::memset(*pointer, 0xff, size);
+    r.device[address(*pointer)] = size;
+    r.used_memory += size;
+    return cudaSuccess;
+  });
+}
+/// Waits for the device, as CUDA's does; but nothing is said to be ordered by that.
+cudaError_t cudaFree(void* pointer) {
+  return call(__func__, If::always, [&](Runtime& r, Lock& lock) {
+    if (pointer == nullptr) return cudaSuccess;
+    auto const found = r.device.find(address(pointer));
+    if (found == r.device.end()) return cudaErrorInvalidValue;
+    for (auto const& item : last_items(r)) settle(r, lock, item);
+    r.used_memory -= found->second;
+    r.device.erase(found);
+    std::free(pointer);
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaHostAlloc(void** pointer, size_t size, unsigned) {
+  return call("cudaMallocHost", If::able, [&](Runtime& r, Lock&) {
+    if (pointer == nullptr) return cudaErrorInvalidValue;
+    *pointer = nullptr;
+    if (size == 0) return cudaSuccess;
+    auto const page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    if (posix_memalign(pointer, page, (size + page - 1) / page * page) != 0) return cudaErrorMemoryAllocation;
+    return pin(r, *pointer, size, true);
+  });
+}
+cudaError_t cudaMallocHost(void** pointer, size_t size) { return cudaHostAlloc(pointer, size, cudaHostAllocDefault); }
+cudaError_t cudaFreeHost(void* pointer) {
+  return call(__func__, If::always, [&](Runtime& r, Lock&) {
+    if (pointer == nullptr) return cudaSuccess;
+    cudaError_t const error = unpin(r, pointer, true, cudaErrorInvalidValue);
+    Seen const seen;
+    if (error == cudaSuccess) std::free(pointer);
+    return error;
+  });
+}
+cudaError_t cudaHostRegister(void* pointer, size_t size, unsigned) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    return pointer == nullptr || size == 0 ? cudaErrorInvalidValue : pin(r, pointer, size, false);
+  });
+}
+cudaError_t cudaHostUnregister(void* pointer) {
+  return call(__func__, If::always,
+              [&](Runtime& r, Lock&) { return unpin(r, pointer, false, cudaErrorHostMemoryNotRegistered); });
+}
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, void const* pointer) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    if (attributes == nullptr) return cudaErrorInvalidValue;
+    Where const place = where(r, pointer, 1);
+    void* const same = const_cast<void*>(pointer);
+    *attributes = place == Where::device   ? cudaPointerAttributes{cudaMemoryTypeDevice, 0, same, nullptr}
+                  : place == Where::pinned ? cudaPointerAttributes{cudaMemoryTypeHost, 0, same, same}
+                                           : cudaPointerAttributes{cudaMemoryTypeUnregistered, -2, nullptr, same};
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaMemcpyAsync(void* to, void const* from, size_t count, cudaMemcpyKind kind, cudaStream_t stream) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) { return copy(r, to, from, count, kind, stream); });
+}
+cudaError_t cudaMemcpy(void* to, void const* from, size_t count, cudaMemcpyKind kind) {
+  return call(__func__, If::able, [&](Runtime& r, Lock& lock) {
+    cudaError_t const error = copy(r, to, from, count, kind, nullptr);
+    if (error == cudaSuccess) wait(r, lock, find(r, nullptr)->last);
+    return error;
+  });
+}
+cudaError_t cudaMemsetAsync(void* to, int value, size_t count, cudaStream_t stream) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) { return fill(r, to, value, count, stream); });
+}
+cudaError_t cudaMemset(void* to, int value, size_t count) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) { return fill(r, to, value, count, nullptr); });
+}
+
+cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) { return create(r, stream, cudaStreamDefault); });
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) { return create(r, stream, flags); });
+}
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) { return create(r, stream, flags); });
+}
+/// Returns at once; the stream's work goes on.
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  return call(__func__, If::always, [&](Runtime& r, Lock&) {
+    if (r.handles.erase(stream) == 0) return cudaErrorInvalidResourceHandle;
+    if (stream->last) want(r, *stream->last);
+    stream->closing = true;
+    stream->work.notify_all();
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return call(__func__, If::always, [&](Runtime& r, Lock& lock) {
+    CUstream_st* const found = find(r, stream);
+    if (found == nullptr) return cudaErrorInvalidResourceHandle;
+    wait(r, lock, found->last);
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    CUstream_st* const found = find(r, stream);
+    return found == nullptr ? cudaErrorInvalidResourceHandle : query(r, found->last);
+  });
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    CUstream_st* const found = find(r, stream);
+    if (found == nullptr || !r.events.contains(event)) return cudaErrorInvalidResourceHandle;
+    if (event->recorded) push(r, *found, nullptr, {event->recorded});
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) { return create(r, event, cudaEventDefault); });
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) { return create(r, event, flags); });
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  return call(__func__, If::always, [&](Runtime& r, Lock&) {
+    if (r.events.erase(event) == 0) return cudaErrorInvalidResourceHandle;
+    delete event;
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    CUstream_st* const found = find(r, stream);
+    if (found == nullptr || !r.events.contains(event)) return cudaErrorInvalidResourceHandle;
+    event->recorded = push(r, *found, nullptr);
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return call(__func__, If::always, [&](Runtime& r, Lock& lock) {
+    if (!r.events.contains(event)) return cudaErrorInvalidResourceHandle;
+    wait(r, lock, event->recorded);
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    return r.events.contains(event) ? query(r, event->recorded) : cudaErrorInvalidResourceHandle;
+  });
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    for (cudaEvent_t const event : {start, end}) {
+      if (!r.events.contains(event) || (event->flags & cudaEventDisableTiming) != 0 || !event->recorded) {
+        return cudaErrorInvalidResourceHandle;
+      }
+    }
+    if (milliseconds == nullptr) return cudaErrorInvalidValue;
+    if (!start->recorded->done || !end->recorded->done) return cudaErrorNotReady;
+    std::chrono::duration<float, std::milli> const elapsed = end->recorded->ended_at - start->recorded->ended_at;
+    *milliseconds = elapsed.count();
+    return cudaSuccess;
+  });
+}
