@@ -68,13 +68,6 @@ struct Lane {
   if (has_asan()) __sanitizer_finish_switch_fiber(from.asan_stack, nullptr, nullptr);
 }
 
-std::string in_block() {
-  auto const text = [](uint3 const& v) {
-    return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
-  };
-  return "block " + text(blockIdx) + " of " + text(gridDim);
-}
-
 struct Launch {
   dim3 grid, block;
   std::function<void()> const* body;
@@ -87,10 +80,10 @@ class Runner {
   Runner() { home_.started = true; }
   ~Runner() { drop_lanes(); }
 
-  /// Blocks `first`, `first + step` and so on.
-  std::string run(Launch& launch, unsigned first, unsigned step) {
+  /// Blocks `first`, `first + step` and so on, until one fails.
+  void run(Launch& launch, unsigned first, unsigned step) {
     launch_ = &launch;
-    failure_.clear();
+    why_ = nullptr;
     current_runner = this;
     lanes_in_block_ = launch.block.x * launch.block.y * launch.block.z;
     while (lanes_.size() < lanes_in_block_) add_lane();
@@ -99,9 +92,18 @@ class Runner {
     blockDim = launch.block;
     gridDim = launch.grid;
     std::size_t const blocks = std::size_t{launch.grid.x} * launch.grid.y * launch.grid.z;
-    for (std::size_t block = first; block < blocks && failure_.empty(); block += step) run_block(block);
-    if (!failure_.empty()) drop_lanes();  // some are amid a kernel
-    return failure_;
+    for (std::size_t block = first; block < blocks && why_ == nullptr; block += step) run_block(block);
+    if (why_ != nullptr) drop_lanes();  // some are amid a kernel
+  }
+  /// How the last run failed, or empty.
+  std::string failure() const {
+    if (why_ == nullptr) return {};
+    auto const text = [](uint3 const& v) {
+      return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
+    };
+    return "block " + text(block_) + " of " + text(launch_->grid) + ": " + why_ + "; of " +
+           std::to_string(lanes_in_block_) + " threads, " + std::to_string(done_) + " exited, " +
+           std::to_string(at_barrier_) + " wait in __syncthreads";
   }
   void acquire_end() {
     ended_[0].acquire();
@@ -125,7 +127,7 @@ class Runner {
   std::uint64_t together(Together what, unsigned mask, std::uint64_t value, unsigned source) {
     unsigned const self = index_ % kWarp;
     Lane& lane = *lane_;
-    if ((mask >> self & 1) == 0) fail(in_block() + ": a lane calls a warp function with a mask that it isn't in");
+    if ((mask >> self & 1) == 0) fail("a lane calls a function of its warp with a mask that it isn't in");
     Lane& lowest = *lanes_[index_ - self + static_cast<unsigned>(__builtin_ctz(mask))];
     Token& meeting = lowest.meeting[lowest.turn];
     if (what == Together::sync) meeting.release();  // the others order no memory
@@ -146,8 +148,8 @@ class Runner {
 
   unsigned lane_id() const { return index_ % kWarp; }
 
-  [[noreturn]] void fail(std::string failure) {
-    failure_ = std::move(failure);
+  [[noreturn]] void fail(char const* why) {
+    why_ = why;
     switch_fiber(lane_->fiber, home_, nullptr);
     std::abort();  // nobody comes back
   }
@@ -160,8 +162,9 @@ class Runner {
     static std::mutex one_block;
     std::unique_lock lock(one_block, std::defer_lock);
     if (has_asan()) lock.lock();
-    blockIdx = {static_cast<unsigned>(block % gridDim.x), static_cast<unsigned>(block / gridDim.x % gridDim.y),
-                static_cast<unsigned>(block / gridDim.x / gridDim.y)};
+    block_ = {static_cast<unsigned>(block % gridDim.x), static_cast<unsigned>(block / gridDim.x % gridDim.y),
+              static_cast<unsigned>(block / gridDim.x / gridDim.y)};
+    blockIdx = block_;
     for (unsigned i = 0; i < lanes_in_block_; ++i) {
       lanes_[i]->index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
       lanes_[i]->state = State::ready;
@@ -189,9 +192,7 @@ class Runner {
       enter(i, self.fiber);
       return;
     }
-    fail(in_block() + ": " + std::to_string(done_) + " of " + std::to_string(lanes_in_block_) + " threads exited, " +
-         std::to_string(at_barrier_) + " wait in __syncthreads and " +
-         std::to_string(lanes_in_block_ - done_ - at_barrier_) + " in a function of their warp, all for ever");
+    fail("threads wait for ever");
   }
 
   /// Whether each lane that `lane` waits for is there, or has exited; one that waits with another mask isn't.
@@ -300,7 +301,8 @@ class Runner {
   std::vector<std::unique_ptr<Lane>> lanes_;
   Fiber home_;
   Launch* launch_ = nullptr;
-  std::string failure_;
+  char const* why_ = nullptr;
+  uint3 block_{};
   unsigned lanes_in_block_ = 0, at_barrier_ = 0, done_ = 0;
   unsigned index_ = 0;    // of the lane that runs
   Lane* lane_ = nullptr;  // the lane that runs
@@ -332,7 +334,7 @@ class Helper {
   std::string end() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return launch_ == nullptr; });
-    return failure_;
+    return runner_.failure();
   }
   void acquire_end() { runner_.acquire_end(); }
 
@@ -345,7 +347,7 @@ class Helper {
       if (stop_) return;
       {
         Seen const seen;
-        failure_ = runner_.run(*launch_, 1, 2);
+        runner_.run(*launch_, 1, 2);
       }
       launch_ = nullptr;
       changed_.notify_all();
@@ -356,7 +358,6 @@ class Helper {
   std::condition_variable changed_;
   Launch* launch_ = nullptr;
   bool stop_ = false;
-  std::string failure_;
   Runner runner_;
   std::thread thread_;
 };
@@ -380,17 +381,18 @@ std::string Blocks::run(dim3 grid, dim3 block, std::function<void()> const& body
     if (!impl_->helper) impl_->helper = std::make_unique<Helper>();
     impl_->helper->begin(launch);
   }
-  std::string failure = impl_->runner.run(launch, 0, two ? 2 : 1);
-  impl_->runner.acquire_end();
-  if (two) {
-    std::string other;
-    {
-      Unseen const unseen;
-      other = impl_->helper->end();
+  impl_->runner.run(launch, 0, two ? 2 : 1);
+  std::string failure;
+  {
+    Unseen const unseen;
+    failure = impl_->runner.failure();
+    if (two) {
+      std::string const other = impl_->helper->end();
+      if (failure.empty()) failure = other;
     }
-    impl_->helper->acquire_end();
-    if (failure.empty()) failure = other;
   }
+  impl_->runner.acquire_end();
+  if (two) impl_->helper->acquire_end();
   return failure;
 }
 
@@ -398,7 +400,7 @@ unsigned lane_id() { return Runner::current_runner->lane_id(); }
 std::uint64_t together(Together what, unsigned mask, std::uint64_t value, unsigned source) {
   return Runner::current_runner->together(what, mask, value, source);
 }
-void trap() { Runner::current_runner->fail(in_block() + ": __trap"); }
+void trap() { Runner::current_runner->fail("__trap"); }
 
 }  // namespace cuda_on_host
 

@@ -130,7 +130,7 @@ TEST_F(Gemm, MultipliesLikeANaiveLoop) {
 }
 
 TEST_F(Gemm, RefusesWhatItCannotDo) {
-  Matrix a(CUDA_R_16F, 4, 8, 4, random_), b(CUDA_R_16F, 8, 4, 8, random_), c(CUDA_R_16BF, 4, 4, 4, random_);
+  Matrix a(CUDA_R_16F, 4, 8, 8, random_), b(CUDA_R_16F, 8, 4, 8, random_), c(CUDA_R_16BF, 4, 4, 4, random_);
   Matrix d(CUDA_R_32F, 4, 4, 4, random_);
   cublasLtMatmulHeuristicResult_t found;
   EXPECT_EQ(find(a, b, c, 256, found), CUBLAS_STATUS_NOT_SUPPORTED);  // types

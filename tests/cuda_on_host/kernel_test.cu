@@ -154,7 +154,7 @@ __global__ void skips_barrier(int who) {
 TEST_F(Kernel, FailsWhereABarrierWouldHang) {
   EXPECT_EQ(launch(3, 64, skips_barrier, -1), cudaSuccess);
   EXPECT_EQ(launch(3, 64, skips_barrier, 7), cudaErrorLaunchFailure);
-  EXPECT_THAT(cuda_on_host::failure(), HasSubstr("1 of 64 threads exited, 63 wait in __syncthreads"));
+  EXPECT_THAT(cuda_on_host::failure(), HasSubstr("of 64 threads, 1 exited, 63 wait in __syncthreads"));
   EXPECT_EQ(launch(3, 64, skips_barrier, -1), cudaErrorLaunchFailure);  // for good, as with CUDA
   EXPECT_EQ(cudaGetLastError(), cudaErrorLaunchFailure);
   cuda_on_host::reset();
@@ -170,7 +170,7 @@ __global__ void wrong_warp(int way) {
   __syncwarp();
 }
 TEST_F(Kernel, FailsWhereAWarpWouldHang) {
-  char const* const failures[] = {"16 wait in __syncthreads and 16 in a function of their warp", "32 in a function",
+  char const* const failures[] = {"of 32 threads, 0 exited, 16 wait in __syncthreads", "0 exited, 0 wait",
                                   "mask that it isn't in", "block (1, 0, 0) of (2, 1, 1): __trap"};
   for (int way = 0; way < 4; ++way) {
     EXPECT_EQ(launch(2, 32, wrong_warp, way), cudaErrorLaunchFailure);
