@@ -114,20 +114,15 @@ class Runner {
     Token& meeting = barrier_[barrier_turn_];
     meeting.release();
     lane_->state = State::at_barrier;
-    if (++at_barrier_ == lanes_in_block_) {
-      at_barrier_ = 0;
-      barrier_turn_ ^= 1;
-      for (unsigned i = 0; i < lanes_in_block_; ++i) lanes_[i]->state = State::ready;
-    } else {
-      next();
-    }
+    ++at_barrier_;
+    next();
     meeting.acquire();
   }
 
   std::uint64_t together(Together what, unsigned mask, std::uint64_t value, unsigned source) {
-    unsigned const self = index_ % kWarp;
-    Lane& lane = *lane_;
+    unsigned const self = lane_id();
     if ((mask >> self & 1) == 0) fail("a lane calls a function of its warp with a mask that it isn't in");
+    Lane& lane = *lane_;
     Lane& lowest = *lanes_[index_ - self + static_cast<unsigned>(__builtin_ctz(mask))];
     Token& meeting = lowest.meeting[lowest.turn];
     if (what == Together::sync) meeting.release();  // the others order no memory
@@ -136,12 +131,7 @@ class Runner {
     lane.source = source;
     lane.value = value;
     lane.state = State::in_warp;
-    if (all_arrived(lane)) {
-      lowest.turn ^= 1;
-      complete(lane);
-    } else {
-      next();
-    }
+    next();
     if (what == Together::sync) meeting.acquire();
     return lane.result;
   }
@@ -183,61 +173,59 @@ class Runner {
     switch_fiber(from, lane_->fiber, &lane_->entry);
   }
 
-  /// Leaves the lane until it is ready, for the next lane that is; if there is none, this block has failed.
+  /// Leaves the lane until it is ready, for the next one that is. If none is, those go on that have met; if none has,
+  /// this block has failed.
   void next() {
     Lane& self = *lane_;
-    for (unsigned i = index_ + 1, tried = 0; tried < lanes_in_block_; ++i, ++tried) {
-      if (i == lanes_in_block_) i = 0;
-      if (lanes_[i]->state != State::ready) continue;
-      enter(i, self.fiber);
-      return;
+    for (bool settled = false; !settled || settle(); settled = true) {
+      for (unsigned i = index_ + 1, tried = 0; tried < lanes_in_block_; ++i, ++tried) {
+        if (i == lanes_in_block_) i = 0;
+        if (lanes_[i]->state != State::ready) continue;
+        if (lanes_[i].get() != &self) enter(i, self.fiber);
+        return;
+      }
     }
-    fail("threads wait for ever");
+    if (done_ != lanes_in_block_) fail("threads wait for ever");
+    switch_fiber(self.fiber, home_, nullptr);
   }
 
-  /// Whether each lane that `lane` waits for is there, or has exited; one that waits with another mask isn't.
-  bool all_arrived(Lane const& lane) const {
-    unsigned const first = index_ / kWarp * kWarp;
-    for (unsigned i = 0; i < kWarp; ++i) {
-      if ((lane.mask >> i & 1) == 0 || first + i >= lanes_in_block_) continue;
+  /// Makes ready the lanes that have met all those they wait for. Returns whether there are any.
+  bool settle() {
+    bool any = false;
+    if (at_barrier_ == lanes_in_block_) {
+      any = true;
+      at_barrier_ = 0;
+      barrier_turn_ ^= 1;
+      for (unsigned i = 0; i < lanes_in_block_; ++i) lanes_[i]->state = State::ready;
+    }
+    for (unsigned i = 0; i < lanes_in_block_; ++i) {
+      if (lanes_[i]->state == State::in_warp && meet(*lanes_[i], i / kWarp * kWarp)) any = true;
+    }
+    return any;
+  }
+
+  /// If all lanes of `lane`'s mask wait for each other, or have exited, gives each what it came for.
+  bool meet(Lane const& lane, unsigned first) {
+    auto const [what, mask] = std::pair(lane.what, lane.mask);
+    unsigned here = 0, votes = 0;
+    for (unsigned i = 0; i < kWarp && first + i < lanes_in_block_; ++i) {
       Lane const& other = *lanes_[first + i];
-      bool const same = other.state == State::in_warp && other.mask == lane.mask && other.what == lane.what;
-      if (!same && other.state != State::done) return false;
-    }
-    return true;
-  }
-
-  void complete(Lane const& lane) {
-    unsigned const first = index_ / kWarp * kWarp, mask = lane.mask;
-    auto const here = [&](unsigned i) {
-      return i < kWarp && (mask >> i & 1) != 0 && first + i < lanes_in_block_ &&
-             lanes_[first + i]->state != State::done;
-    };
-    std::uint64_t ballot = 0;
-    for (unsigned i = 0; i < kWarp; ++i) {
-      if (here(i) && lanes_[first + i]->value != 0) ballot |= 1U << i;
+      if ((mask >> i & 1) == 0 || other.state == State::done) continue;
+      if (other.state != State::in_warp || other.mask != mask || other.what != what) return false;
+      here |= 1U << i;
+      if (other.value != 0) votes |= 1U << i;
     }
     for (unsigned i = 0; i < kWarp; ++i) {
-      if (!here(i)) continue;
+      if ((here >> i & 1) == 0) continue;
       Lane& other = *lanes_[first + i];
-      other.result = other.what == Together::ballot ? ballot
-                     : here(other.source)           ? lanes_[first + other.source]->value
-                                                    : ~std::uint64_t{0};
+      bool const source_here = other.source < kWarp && (here >> other.source & 1) != 0;
+      other.result = what == Together::ballot ? votes
+                     : source_here            ? lanes_[first + other.source]->value
+                                              : ~std::uint64_t{0};
+      other.state = State::ready;
     }
-    for (unsigned i = 0; i < kWarp; ++i) {
-      if (here(i)) lanes_[first + i]->state = State::ready;
-    }
-  }
-
-  /// After a lane's exit: a group of its warp may have waited for it alone.
-  void release_warp() {
-    unsigned const first = index_ / kWarp * kWarp;
-    for (unsigned i = first; i < first + kWarp && i < lanes_in_block_; ++i) {
-      Lane& lane = *lanes_[i];
-      if (lane.state != State::in_warp || (lane.mask >> (index_ - first) & 1) == 0 || !all_arrived(lane)) continue;
-      lanes_[first + static_cast<unsigned>(__builtin_ctz(lane.mask))]->turn ^= 1;
-      complete(lane);
-    }
+    lanes_[first + static_cast<unsigned>(__builtin_ctz(mask))]->turn ^= 1;
+    return true;
   }
 
   [[noreturn]] static void lane_main() {
@@ -251,15 +239,9 @@ class Runner {
     ended_[block_turn_ ^ 1].acquire();
     (*launch_->body)();
     ended_[block_turn_].release();
-    Lane& self = *lane_;
-    self.state = State::done;
+    lane_->state = State::done;
     ++done_;
-    release_warp();
-    if (done_ == lanes_in_block_) {
-      switch_fiber(self.fiber, home_, nullptr);
-    } else {
-      next();
-    }
+    next();
   }
 
   void find_home_stack() {

@@ -1,10 +1,13 @@
 // Mistakes that the stand-in and the sanitizers must find, and the same code without them: planted_bugs NAME [mended].
 // Exits with 3 when the mistake showed in what the device computed.
 
+#include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <cublasLt.h>
 #include <cuda_runtime.h>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "cuda_on_host/control.hpp"
@@ -12,7 +15,7 @@
 namespace {
 
 constexpr int kThreads = 64;
-bool mended = false;
+bool mended = false, held = false;
 
 cudaLaunchConfig_t config(cudaStream_t stream, unsigned blocks = 1) {
   cudaLaunchConfig_t it{};
@@ -58,7 +61,7 @@ struct Fixture {
   Fixture() {
     for (auto** pointer : {&host_in, &host_out}) cudaMallocHost(pointer, bytes);
     for (auto** pointer : {&in, &out}) cudaMalloc(pointer, bytes);
-    for (auto* stream : {&a, &b}) cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking);
+    for (auto* stream : {&a, &b, &c}) cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking);
     cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
     for (int i = 0; i < kThreads; ++i) host_in[i] = static_cast<float>(i);
     std::memset(host_out, 0, bytes);
@@ -67,8 +70,9 @@ struct Fixture {
     cudaDeviceSynchronize();
     for (auto* pointer : {host_in, host_out}) cudaFreeHost(pointer);
     for (auto* pointer : {in, out}) cudaFree(pointer);
-    for (auto* stream : {a, b}) cudaStreamDestroy(stream);
+    for (auto* stream : {a, b, c}) cudaStreamDestroy(stream);
     cudaEventDestroy(event);
+    cudaFree(other);
   }
   void upload(cudaStream_t stream) { cudaMemcpyAsync(in, host_in, bytes, cudaMemcpyHostToDevice, stream); }
   int expect_copied() {
@@ -80,8 +84,9 @@ struct Fixture {
 
   std::size_t bytes = kThreads * sizeof(float);
   float *host_in = nullptr, *host_out = nullptr, *in = nullptr, *out = nullptr;
-  cudaStream_t a = nullptr, b = nullptr;
+  cudaStream_t a = nullptr, b = nullptr, c = nullptr;
   cudaEvent_t event = nullptr;
+  void* other = nullptr;
 };
 
 int barrier(Fixture& f) {
@@ -104,9 +109,26 @@ int blocks(Fixture&) {
   cudaDeviceSynchronize();
   return cudaFree(big);
 }
+/// Time and calls that order nothing: what was queued has ended, but nobody may know.
+void pass_time(Fixture& f) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  char* other = nullptr;
+  cudaMalloc(&other, 2);
+  cudaMemsetAsync(other, 0, 1, f.a);
+  cudaMemsetAsync(other + 1, 0, 1, f.b);
+  cudaStreamQuery(f.c);
+  cudaStreamSynchronize(f.c);
+  if (held) {
+    f.other = other;  // cudaFree would let the held copies run
+  } else {
+    cudaFree(other);
+  }
+}
+
 int stream_wait(Fixture& f) {
   f.upload(f.a);
   cudaEventRecord(f.event, f.a);
+  pass_time(f);
   if (mended) cudaStreamWaitEvent(f.b, f.event);
   auto const at = config(f.b);
   cudaLaunchKernelEx(&at, copy, f.in, f.out, 0);
@@ -115,15 +137,45 @@ int stream_wait(Fixture& f) {
   cudaStreamSynchronize(f.b);
   return f.compare();
 }
+/// As above, after rounds that were right, and from another thread of the host.
+int last_wait(Fixture& f) {
+  for (int round = 0; round < 10; ++round) {
+    f.upload(f.a);
+    std::thread([&] {
+      cudaEventRecord(f.event, f.a);
+      if (mended || round < 9) cudaStreamWaitEvent(f.b, f.event);
+      auto const at = config(f.b);
+      cudaLaunchKernelEx(&at, copy, f.in, f.out, 0);
+      cudaEventRecord(f.event, f.b);
+    }).join();
+    cudaStreamWaitEvent(f.a, f.event);
+  }
+  return f.expect_copied();
+}
+int gemm_input(Fixture& f) {
+  f.upload(f.a);
+  pass_time(f);
+  if (mended) cudaStreamSynchronize(f.a);
+  cublasHandle_t handle = nullptr;
+  cublasCreate(&handle);
+  cublasLtMatmulDescOpaque_t desc;
+  cublasLtMatrixLayoutOpaque_t square;
+  cublasLtMatmulDescInit(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  cublasLtMatrixLayoutInit(&square, CUDA_R_32F, 8, 8, 8);
+  float const one = 1, zero = 0;
+  cublasLtMatmul(reinterpret_cast<cublasLtHandle_t>(handle), &desc, &one, f.in, &square, f.in, &square, &zero, f.out,
+                 &square, f.out, &square, nullptr, nullptr, 0, f.b);
+  cublasDestroy(handle);
+  return cudaStreamSynchronize(f.b);
+}
 int host_read(Fixture& f) {
   f.upload(f.a);
   auto const at = config(f.a);
   cudaLaunchKernelEx(&at, copy, f.in, f.out, 0);
   cudaMemcpyAsync(f.host_out, f.out, f.bytes, cudaMemcpyDeviceToHost, f.a);
+  pass_time(f);
   if (mended) cudaStreamSynchronize(f.a);
-  int const result = f.compare();
-  cudaStreamQuery(f.b);  // other calls order nothing
-  return result;
+  return f.compare();
 }
 int refill(Fixture& f) {
   f.upload(f.a);
@@ -131,9 +183,18 @@ int refill(Fixture& f) {
   auto const at = config(f.b);
   cudaLaunchKernelEx(&at, copy, f.in, f.out, 0);
   cudaEventRecord(f.event, f.b);
+  pass_time(f);
   if (mended) cudaStreamWaitEvent(f.a, f.event);
   f.upload(f.a);
   return f.expect_copied();
+}
+int freed_source(Fixture& f) {
+  float* source = nullptr;
+  cudaMallocHost(&source, f.bytes);
+  cudaMemcpyAsync(f.in, source, f.bytes, cudaMemcpyHostToDevice, f.a);
+  if (mended) cudaStreamSynchronize(f.a);
+  cudaFreeHost(source);
+  return cudaStreamSynchronize(f.a);
 }
 int reused_source(Fixture& f) {
   f.upload(f.a);
@@ -161,6 +222,9 @@ constexpr Bug kBugs[] = {{"barrier", barrier},
                          {"warp", warp},
                          {"blocks", blocks},
                          {"stream_wait", stream_wait},
+                         {"last_wait", last_wait},
+                         {"gemm_input", gemm_input},
+                         {"freed_source", freed_source},
                          {"host_read", host_read},
                          {"refill", refill},
                          {"reused_source", reused_source},
@@ -171,11 +235,13 @@ constexpr Bug kBugs[] = {{"barrier", barrier},
 
 int main(int count, char** arguments) {
   std::vector<std::string> const words(arguments + 1, arguments + count);
+  cuda_on_host::Modes modes;
   for (std::string const& word : words) {
     if (word == "mended") mended = true;
-    if (word == "hold") cuda_on_host::hold_copies();
-    if (word == "poison") cuda_on_host::poison_destinations();
+    if (word == "hold") modes.hold_copies = held = true;
+    if (word == "poison") modes.poison_destinations = true;
   }
+  cuda_on_host::set(modes);
   for (Bug const& bug : kBugs) {
     if (words.empty() || words[0] != bug.name) continue;
     Fixture fixture;

@@ -64,40 +64,49 @@ struct Failure {
   int calls_left = 0;
   int error = 0;
 };
+enum class Origin { registered, allocated };
 struct Pinned {
   std::uintptr_t end = 0;   // past the last page
   std::uintptr_t base = 0;  // as registered
-  bool allocated = false;
+  Origin origin = Origin::registered;
 };
 
 struct Runtime {
   std::mutex mutex;  // over everything
   std::condition_variable progress;
-  std::set<CUstream_st*> streams;  // with the null stream and those that are closing
+  std::set<CUstream_st*> streams;  // with the null stream and those that were destroyed and have work yet
   std::set<CUstream_st*> handles;
   std::set<CUevent_st*> events;
   CUstream_st* null_stream = nullptr;
   std::map<std::uintptr_t, std::size_t> device;  // address: size
   std::map<std::uintptr_t, Pinned> pinned;       // first page: the rest
-  std::size_t cublas_handles = 0;
-  std::size_t total_memory = std::size_t{1} << 30, used_memory = 0;
-  // Controls
+  std::size_t cublas_handles = 0, used_memory = 0;
+  Modes modes;
   std::map<std::string, int, std::less<>> calls;
-  std::vector<Failure> failures;
-  cudaError_t device_error = cudaSuccess;  // as set by the test
+  std::vector<Failure> failures;           // that a test asked for
   cudaError_t sticky_error = cudaSuccess;  // a kernel failed
-  std::string failure;
-  bool poison = false, hold = false, delay = false;
-  std::uint64_t seed = 0;
+  std::string failure;                     // how
 };
 // Never destroyed: threads of streams may outlive main.
 Runtime& runtime() {
   static Runtime* const it = new Runtime;
   return *it;
 }
+template <class Body>
+auto locked(Body const& body) {
+  Unseen const unseen;
+  Lock lock(runtime().mutex);
+  return body(runtime(), lock);
+}
 
 thread_local cudaError_t last_error = cudaSuccess;
+thread_local Blocks* blocks_of_thread = nullptr;
 
+std::uintptr_t const kPage = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+std::uintptr_t round_up(std::uintptr_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+std::size_t free_memory(Runtime const& r) {
+  return r.modes.total_memory - std::min(r.modes.total_memory, r.used_memory);
+}
 std::uintptr_t address(void const* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
 
 // ---- Streams
@@ -114,22 +123,33 @@ void settle(Runtime& r, Lock& lock, ItemRef const& item) {
   r.progress.wait(lock, [&] { return item->done; });
 }
 /// Settles, and the caller comes after the item.
-void wait(Runtime& r, Lock& lock, ItemRef const& item) {
+cudaError_t wait(Runtime& r, Lock& lock, ItemRef const& item) {
   settle(r, lock, item);
-  if (!item) return;
   Seen const seen;
-  item->ended.acquire();
+  if (item) item->ended.acquire();
+  return cudaSuccess;
+}
+cudaError_t query(Runtime& r, ItemRef const& item) {
+  if (item) want(r, *item);
+  if (item && !item->done) return cudaErrorNotReady;
+  Seen const seen;
+  if (item) item->ended.acquire();
+  return cudaSuccess;
 }
 std::vector<ItemRef> last_items(Runtime& r) {
   std::vector<ItemRef> items;
   for (CUstream_st* const stream : r.streams) items.push_back(stream->last);
   return items;
 }
+cudaError_t wait_for_all(Runtime& r, Lock& lock) {
+  for (auto const& item : last_items(r)) wait(r, lock, item);
+  return cudaSuccess;
+}
 
 void run(Runtime& r, CUstream_st& stream, Lock& lock, ItemRef const& item) {
   for (auto const& earlier : item->after) settle(r, lock, earlier);
-  if (item->may_be_held) r.progress.wait(lock, [&] { return !r.hold || stream.wanted >= item->place; });
-  auto const delay = std::chrono::microseconds(r.delay ? stream.random() % 300 : 0);
+  if (item->may_be_held) r.progress.wait(lock, [&] { return !r.modes.hold_copies || stream.wanted >= item->place; });
+  auto const delay = std::chrono::microseconds(r.modes.shuffle ? stream.random() % 300 : 0);
   bool const works = r.sticky_error == cudaSuccess && item->work;
   lock.unlock();
   if (delay.count() != 0) std::this_thread::sleep_for(delay);
@@ -144,8 +164,6 @@ void run(Runtime& r, CUstream_st& stream, Lock& lock, ItemRef const& item) {
   item->after.clear();
   lock.lock();
 }
-
-thread_local Blocks* blocks_of_thread = nullptr;
 
 void work_off(CUstream_st* stream) {
   Unseen const unseen;
@@ -172,7 +190,7 @@ void work_off(CUstream_st* stream) {
 CUstream_st* make_stream(Runtime& r, unsigned flags) {
   auto stream = std::make_unique<CUstream_st>();
   stream->flags = flags;
-  stream->random.seed(r.seed + r.streams.size());
+  stream->random.seed(r.modes.shuffle.value_or(0) + r.streams.size());
   try {
     std::thread(work_off, stream.get()).detach();
   } catch (std::system_error const&) {
@@ -184,7 +202,7 @@ CUstream_st* make_stream(Runtime& r, unsigned flags) {
 
 /// The stream that a handle means, or null.
 CUstream_st* find(Runtime& r, cudaStream_t handle) {
-  if (handle != nullptr && handle != cudaStreamLegacy) return r.handles.contains(handle) ? handle : nullptr;
+  if (handle != nullptr) return r.handles.contains(handle) ? handle : nullptr;
   if (r.null_stream == nullptr) r.null_stream = make_stream(r, cudaStreamDefault);
   return r.null_stream;
 }
@@ -217,23 +235,22 @@ ItemRef push(Runtime& r, CUstream_st& stream, std::function<void()> work, std::v
 bool idle(CUstream_st const& stream) { return !stream.last || stream.last->done; }
 
 void fail_device(cudaError_t error, std::string failure) {
-  Runtime& r = runtime();
-  std::lock_guard const lock(r.mutex);
-  if (r.sticky_error != cudaSuccess) return;
-  r.sticky_error = error;
-  r.failure = std::move(failure);
+  locked([&](Runtime& r, Lock&) {
+    if (r.sticky_error != cudaSuccess) return;
+    r.sticky_error = error;
+    r.failure = std::move(failure);
+  });
 }
 
 // ---- Calls
 
-/// Counts a call; returns the error that it shall fail with.
-int counted(Runtime& r, char const* function, int if_any) {
+/// Counts a call; returns the error that it shall fail with. `if_any`: the one where any function's was to fail.
+int counted(Runtime& r, char const* function, int if_any = 0) {
   ++r.calls[function];
   int error = 0;
-  for (Failure& failure : r.failures) {
-    bool const any = failure.function.empty();
-    if ((any || failure.function == function) && --failure.calls_left == 0)
-      error = any && if_any != 0 ? if_any : failure.error;
+  for (auto& [name, calls_left, own] : r.failures) {
+    if (!name.empty() && name != function) continue;
+    if (--calls_left == 0) error = name.empty() && if_any != 0 ? if_any : own;
   }
   std::erase_if(r.failures, [](Failure const& failure) { return failure.calls_left == 0; });
   return error;
@@ -243,21 +260,21 @@ enum class If { able, always };  // whether a call that shall fail does its work
 
 template <class Body>
 cudaError_t call(char const* function, If when, Body const& body) {
-  Unseen const unseen;
-  Runtime& r = runtime();
-  Lock lock(r.mutex);
-  auto error = static_cast<cudaError_t>(counted(r, function, 0));
-  if (r.device_error != cudaSuccess) error = r.device_error;
-  if (error == cudaSuccess && r.sticky_error != cudaSuccess) error = r.sticky_error;
-  if (error == cudaSuccess || when == If::always) {
-    cudaError_t const own = body(r, lock);
-    if (error == cudaSuccess) error = own;
-    // A body may have waited for the work that failed.
+  return locked([&](Runtime& r, Lock& lock) {
+    auto error = static_cast<cudaError_t>(counted(r, function));
+    if (r.modes.device_error != cudaSuccess) error = r.modes.device_error;
     if (error == cudaSuccess) error = r.sticky_error;
-  }
-  if (error != cudaSuccess) last_error = error;
-  return error;
+    if (error == cudaSuccess || when == If::always) {
+      cudaError_t const own = body(r, lock);
+      if (error == cudaSuccess) error = own;
+      if (error == cudaSuccess) error = r.sticky_error;  // it may have waited for what failed
+    }
+    if (error != cudaSuccess) last_error = error;
+    return error;
+  });
 }
+#define CUDA_ON_HOST_CALL(when, expression) \
+  call(__func__, If::when, [&]([[maybe_unused]] Runtime& r, [[maybe_unused]] Lock& lock) { return expression; })
 
 // ---- Memory
 
@@ -279,22 +296,21 @@ Where where(Runtime& r, void const* pointer, std::size_t size) {
   return next != r.pinned.end() && next->first < end ? Where::wrong : Where::pageable;
 }
 
-cudaError_t pin(Runtime& r, void* pointer, std::size_t size, bool allocated) {
-  auto const page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
-  std::uintptr_t const begin = address(pointer) / page * page;
-  std::uintptr_t const end = (address(pointer) + size + page - 1) / page * page;
+cudaError_t pin(Runtime& r, void* pointer, std::size_t size, Origin origin) {
+  if (pointer == nullptr || size == 0) return cudaErrorInvalidValue;
+  std::uintptr_t const begin = address(pointer) / kPage * kPage, end = round_up(address(pointer) + size);
   auto const next = r.pinned.lower_bound(end);
   if (next != r.pinned.begin() && std::prev(next)->second.end > begin) return cudaErrorHostMemoryAlreadyRegistered;
-  r.pinned[begin] = {end, address(pointer), allocated};
+  r.pinned[begin] = {end, address(pointer), origin};
   return cudaSuccess;
 }
-cudaError_t unpin(Runtime& r, void* pointer, bool allocated, cudaError_t if_unknown) {
-  auto const found = std::ranges::find_if(r.pinned, [&](auto const& entry) {
-    return entry.second.base == address(pointer) && entry.second.allocated == allocated;
-  });
-  if (found == r.pinned.end()) return if_unknown;
-  r.pinned.erase(found);
-  return cudaSuccess;
+cudaError_t unpin(Runtime& r, void* pointer, Origin origin, cudaError_t if_unknown) {
+  return std::erase_if(r.pinned,
+                       [&](auto const& entry) {
+                         return entry.second.base == address(pointer) && entry.second.origin == origin;
+                       }) == 1
+             ? cudaSuccess
+             : if_unknown;
 }
 
 cudaError_t copy(Runtime& r, void* to, void const* from, std::size_t count, cudaMemcpyKind kind, cudaStream_t handle) {
@@ -316,7 +332,7 @@ cudaError_t copy(Runtime& r, void* to, void const* from, std::size_t count, cuda
     Seen const seen;
     std::memcpy(staged.get(), from, count);
   }
-  if (r.poison) {
+  if (r.modes.poison_destinations) {
     if (idle(*stream)) {
       std::memset(to, 0xff, count);
     } else {
@@ -351,46 +367,31 @@ cudaError_t create(Runtime& r, cudaEvent_t* event, unsigned flags) {
   return cudaSuccess;
 }
 
-cudaError_t query(Runtime& r, ItemRef const& item) {
-  if (!item) return cudaSuccess;
-  if (!item->done) {
-    want(r, *item);
-    return cudaErrorNotReady;
-  }
-  Seen const seen;
-  item->ended.acquire();
-  return cudaSuccess;
-}
-
 }  // namespace
 
 // ---- For the other sources
 
 int start(char const* function, int unknown_error) {
-  Unseen const unseen;
-  Runtime& r = runtime();
-  Lock const lock(r.mutex);
-  int const error = counted(r, function, unknown_error);
-  if (error != 0) return error;
-  return r.device_error != cudaSuccess || r.sticky_error != cudaSuccess ? unknown_error : 0;
+  return locked([&](Runtime& r, Lock&) {
+    int const error = counted(r, function, unknown_error);
+    if (error != 0) return error;
+    return r.modes.device_error != cudaSuccess || r.sticky_error != cudaSuccess ? unknown_error : 0;
+  });
 }
 
 cudaError_t enqueue(cudaStream_t handle, std::function<void()> work, std::initializer_list<void const*> addresses) {
-  Unseen const unseen;
-  Runtime& r = runtime();
-  Lock const lock(r.mutex);
-  CUstream_st* const stream = find(r, handle);
-  if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-  bool const legal = std::ranges::all_of(addresses, [&](void const* at) { return where(r, at, 1) == Where::device; });
-  if (!legal) work = [] { fail_device(cudaErrorIllegalAddress, "cublasLtMatmul: a matrix is not in device memory"); };
-  push(r, *stream, std::move(work));
-  return cudaSuccess;
+  return locked([&](Runtime& r, Lock&) {
+    CUstream_st* const stream = find(r, handle);
+    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+    bool const legal = std::ranges::all_of(addresses, [&](void const* at) { return where(r, at, 1) == Where::device; });
+    if (!legal) work = [] { fail_device(cudaErrorIllegalAddress, "cublasLtMatmul: a matrix is not in device memory"); };
+    push(r, *stream, std::move(work));
+    return cudaSuccess;
+  });
 }
 
 void count_cublas_handles(int change) {
-  Unseen const unseen;
-  Lock const lock(runtime().mutex);
-  runtime().cublas_handles += static_cast<std::size_t>(change);
+  locked([&](Runtime& r, Lock&) { r.cublas_handles += static_cast<std::size_t>(change); });
 }
 
 void multiply(float const* a_transposed, float const* b, float* c, std::size_t m, std::size_t n, std::size_t k) {
@@ -416,9 +417,7 @@ cudaError_t launch(cudaLaunchConfig_t const& config, std::function<void()> body)
     if (config.dynamicSmemBytes != 0) return cudaErrorNotSupported;
     push(r, *stream, [grid, block, body = std::move(body)] {
       std::string failure = blocks_of_thread->run(grid, block, body);
-      if (failure.empty()) return;
-      Unseen const unseen;
-      fail_device(cudaErrorLaunchFailure, std::move(failure));
+      if (!failure.empty()) fail_device(cudaErrorLaunchFailure, std::move(failure));
     });
     return cudaSuccess;
   });
@@ -426,76 +425,41 @@ cudaError_t launch(cudaLaunchConfig_t const& config, std::function<void()> body)
 
 // ---- Control
 
-void reset() {
-  Unseen const unseen;
-  Runtime& r = runtime();
-  Lock lock(r.mutex);
-  r.hold = r.poison = r.delay = false;
-  r.progress.notify_all();
-  for (auto const& item : last_items(r)) wait(r, lock, item);
-  r.calls.clear();
-  r.failures.clear();
-  r.device_error = r.sticky_error = cudaSuccess;
-  r.failure.clear();
-  r.total_memory = std::size_t{1} << 30;
-  last_error = cudaSuccess;
-}
-int calls(std::string_view function) {
-  Unseen const unseen;
-  Lock const lock(runtime().mutex);
-  auto const found = runtime().calls.find(function);
-  return found == runtime().calls.end() ? 0 : found->second;
-}
-int calls() {
-  Unseen const unseen;
-  Lock const lock(runtime().mutex);
-  int sum = 0;
-  for (auto const& [name, count] : runtime().calls) sum += count;
-  return sum;
+void set(Modes const& modes) {
+  locked([&](Runtime& r, Lock&) {
+    r.modes = modes;
+    std::uint64_t seed = modes.shuffle.value_or(0);
+    for (CUstream_st* const stream : r.streams) stream->random.seed(++seed);
+    r.progress.notify_all();
+  });
 }
 void fail(std::string_view function, int n, int error) {
-  Unseen const unseen;
-  Lock const lock(runtime().mutex);
-  runtime().failures.push_back({std::string(function), n, error});
+  locked([&](Runtime& r, Lock&) { r.failures.push_back({std::string(function), n, error}); });
 }
-void set_device_error(cudaError_t error) {
-  Unseen const unseen;
-  Lock const lock(runtime().mutex);
-  runtime().device_error = error;
-}
-void set_total_memory(std::size_t bytes) {
-  Unseen const unseen;
-  Lock const lock(runtime().mutex);
-  runtime().total_memory = bytes;
-}
-void poison_destinations() {
-  Unseen const unseen;
-  Lock const lock(runtime().mutex);
-  runtime().poison = true;
-}
-void hold_copies() {
-  Unseen const unseen;
-  Lock const lock(runtime().mutex);
-  runtime().hold = true;
-}
-void shuffle(std::uint64_t seed) {
-  Unseen const unseen;
-  Runtime& r = runtime();
-  Lock const lock(r.mutex);
-  r.delay = true;
-  r.seed = seed;
-  for (CUstream_st* const stream : r.streams) stream->random.seed(++seed);
-}
-Live live() {
-  Unseen const unseen;
-  Runtime& r = runtime();
-  Lock const lock(r.mutex);
-  return {r.device.size(), r.pinned.size(), r.handles.size(), r.events.size(), r.cublas_handles};
+int calls(std::string_view function) {
+  return locked([&](Runtime& r, Lock&) {
+    int sum = 0;
+    for (auto const& [name, count] : r.calls) sum += function.empty() || function == name ? count : 0;
+    return sum;
+  });
 }
 std::string failure() {
-  Unseen const unseen;
-  Lock const lock(runtime().mutex);
-  return runtime().failure;
+  return locked([](Runtime& r, Lock&) { return r.failure; });
+}
+Live live() {
+  return locked([](Runtime& r, Lock&) {
+    return Live{r.device.size(), r.pinned.size(), r.handles.size(), r.events.size(), r.cublas_handles};
+  });
+}
+void reset() {
+  locked([](Runtime& r, Lock& lock) {
+    r.modes = {};
+    wait_for_all(r, lock);
+    r.calls.clear();
+    r.failures.clear();
+    r.sticky_error = last_error = cudaSuccess;
+    r.failure.clear();
+  });
 }
 
 }  // namespace cuda_on_host
@@ -504,109 +468,56 @@ std::string failure() {
 
 using namespace cuda_on_host;
 
-namespace {
-struct ErrorText {
-  cudaError_t error;
-  char const *name, *text;
-};
-constexpr ErrorText kErrors[] = {
-    {cudaSuccess, "cudaSuccess", "no error"},
-    {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
-    {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
-    {cudaErrorInitializationError, "cudaErrorInitializationError", "initialization error"},
-    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration"},
-    {cudaErrorInvalidMemcpyDirection, "cudaErrorInvalidMemcpyDirection", "invalid direction of a copy"},
-    {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver", "driver too old for the runtime"},
-    {cudaErrorDevicesUnavailable, "cudaErrorDevicesUnavailable", "device busy or unavailable"},
-    {cudaErrorInvalidDeviceFunction, "cudaErrorInvalidDeviceFunction", "invalid device function"},
-    {cudaErrorNoDevice, "cudaErrorNoDevice", "no device"},
-    {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
-    {cudaErrorNoKernelImageForDevice, "cudaErrorNoKernelImageForDevice", "no kernel image for the device"},
-    {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid handle"},
-    {cudaErrorNotReady, "cudaErrorNotReady", "not ready"},
-    {cudaErrorIllegalAddress, "cudaErrorIllegalAddress", "illegal memory access"},
-    {cudaErrorHostMemoryAlreadyRegistered, "cudaErrorHostMemoryAlreadyRegistered", "memory already registered"},
-    {cudaErrorHostMemoryNotRegistered, "cudaErrorHostMemoryNotRegistered", "memory not registered"},
-    {cudaErrorMisalignedAddress, "cudaErrorMisalignedAddress", "misaligned address"},
-    {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "launch failure"},
-    {cudaErrorNotPermitted, "cudaErrorNotPermitted", "not permitted"},
-    {cudaErrorNotSupported, "cudaErrorNotSupported", "not supported"},
-    {cudaErrorUnknown, "cudaErrorUnknown", "unknown error"},
-};
-ErrorText text_of(cudaError_t error) {
-  for (auto const& entry : kErrors) {
-    if (entry.error == error) return entry;
-  }
-  return {error, "unrecognized error code", "unrecognized error code"};
+#define CUDA_ON_HOST_NAME(name, number, text) \
+  if (error == name) return #name;
+#define CUDA_ON_HOST_TEXT(name, number, text) \
+  if (error == name) return text;
+char const* cudaGetErrorName(cudaError_t error) {
+  CUDA_ON_HOST_ERRORS(CUDA_ON_HOST_NAME)
+  return "unrecognized error code";
 }
-}  // namespace
-
-char const* cudaGetErrorName(cudaError_t error) { return text_of(error).name; }
-char const* cudaGetErrorString(cudaError_t error) { return text_of(error).text; }
+char const* cudaGetErrorString(cudaError_t error) {
+  CUDA_ON_HOST_ERRORS(CUDA_ON_HOST_TEXT)
+  return "unrecognized error code";
+}
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 cudaError_t cudaPeekAtLastError() { return last_error; }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  if (count != nullptr) *count = 0;
-  return call(__func__, If::able, [&](Runtime&, Lock&) {
-    if (count == nullptr) return cudaErrorInvalidValue;
-    *count = 1;
-    return cudaSuccess;
-  });
+  *count = 0;
+  return CUDA_ON_HOST_CALL(able, (*count = 1, cudaSuccess));
 }
-cudaError_t cudaGetDevice(int* device) {
-  return call(__func__, If::able, [&](Runtime&, Lock&) {
-    if (device == nullptr) return cudaErrorInvalidValue;
-    *device = 0;
-    return cudaSuccess;
-  });
-}
+cudaError_t cudaGetDevice(int* device) { return CUDA_ON_HOST_CALL(able, (*device = 0, cudaSuccess)); }
 cudaError_t cudaSetDevice(int device) {
-  return call(__func__, If::able, [&](Runtime&, Lock&) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; });
+  return CUDA_ON_HOST_CALL(able, device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    if (properties == nullptr) return cudaErrorInvalidValue;
     if (device != 0) return cudaErrorInvalidDevice;
-    *properties = {"cuda_on_host", r.total_memory, 48 << 10, 32, 1024, 9, 0, 2, 1 << 20};
+    *properties = {"cuda_on_host", r.modes.total_memory, 48 << 10, 32, 1024, 9, 0, 2, 1 << 20};
     return cudaSuccess;
   });
 }
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
-  return call(__func__, If::able, [&](Runtime&, Lock&) {
-    if (least != nullptr) *least = 0;
-    if (greatest != nullptr) *greatest = -5;
-    return cudaSuccess;
-  });
+  return CUDA_ON_HOST_CALL(able, (*least = 0, *greatest = -5, cudaSuccess));
 }
-cudaError_t cudaDeviceSynchronize() {
-  return call(__func__, If::always, [](Runtime& r, Lock& lock) {
-    for (auto const& item : last_items(r)) wait(r, lock, item);
-    return cudaSuccess;
-  });
-}
+cudaError_t cudaDeviceSynchronize() { return CUDA_ON_HOST_CALL(always, wait_for_all(r, lock)); }
 cudaError_t cudaRuntimeGetVersion(int* version) {
-  return call(__func__, If::able, [&](Runtime&, Lock&) { return *version = CUDART_VERSION, cudaSuccess; });
+  return CUDA_ON_HOST_CALL(able, (*version = CUDART_VERSION, cudaSuccess));
 }
 cudaError_t cudaDriverGetVersion(int* version) {
-  return call(__func__, If::able, [&](Runtime&, Lock&) { return *version = CUDART_VERSION, cudaSuccess; });
+  return CUDA_ON_HOST_CALL(able, (*version = CUDART_VERSION, cudaSuccess));
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    if (free == nullptr || total == nullptr) return cudaErrorInvalidValue;
-    *total = r.total_memory;
-    *free = r.total_memory - std::min(r.total_memory, r.used_memory);
-    return cudaSuccess;
-  });
+  return CUDA_ON_HOST_CALL(able, (*total = r.modes.total_memory, *free = free_memory(r), cudaSuccess));
 }
 cudaError_t cudaMalloc(void** pointer, size_t size) {
   return call(__func__, If::able, [&](Runtime& r, Lock&) {
     if (pointer == nullptr) return cudaErrorInvalidValue;
     *pointer = nullptr;
     if (size == 0) return cudaSuccess;
-    if (size > r.total_memory - std::min(r.total_memory, r.used_memory)) return cudaErrorMemoryAllocation;
-    if (posix_memalign(pointer, 256, size) != 0) return cudaErrorMemoryAllocation;
+    if (size > free_memory(r) || posix_memalign(pointer, 256, size) != 0) return cudaErrorMemoryAllocation;
     std::memset(*pointer, 0xff, size);
     r.device[address(*pointer)] = size;
     r.used_memory += size;
@@ -626,49 +537,31 @@ cudaError_t cudaFree(void* pointer) {
     return cudaSuccess;
   });
 }
-cudaError_t cudaHostAlloc(void** pointer, size_t size, unsigned) {
-  return call("cudaMallocHost", If::able, [&](Runtime& r, Lock&) {
-    if (pointer == nullptr) return cudaErrorInvalidValue;
-    *pointer = nullptr;
-    if (size == 0) return cudaSuccess;
-    auto const page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-    if (posix_memalign(pointer, page, (size + page - 1) / page * page) != 0) return cudaErrorMemoryAllocation;
-    return pin(r, *pointer, size, true);
+cudaError_t cudaMallocHost(void** pointer, size_t size) {
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    if (pointer == nullptr || size == 0) return cudaErrorInvalidValue;
+    if (posix_memalign(pointer, kPage, round_up(size)) != 0) return cudaErrorMemoryAllocation;
+    return pin(r, *pointer, size, Origin::allocated);
   });
 }
-cudaError_t cudaMallocHost(void** pointer, size_t size) { return cudaHostAlloc(pointer, size, cudaHostAllocDefault); }
 cudaError_t cudaFreeHost(void* pointer) {
   return call(__func__, If::always, [&](Runtime& r, Lock&) {
     if (pointer == nullptr) return cudaSuccess;
-    cudaError_t const error = unpin(r, pointer, true, cudaErrorInvalidValue);
+    cudaError_t const error = unpin(r, pointer, Origin::allocated, cudaErrorInvalidValue);
     Seen const seen;
     if (error == cudaSuccess) std::free(pointer);
     return error;
   });
 }
 cudaError_t cudaHostRegister(void* pointer, size_t size, unsigned) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    return pointer == nullptr || size == 0 ? cudaErrorInvalidValue : pin(r, pointer, size, false);
-  });
+  return CUDA_ON_HOST_CALL(able, pin(r, pointer, size, Origin::registered));
 }
 cudaError_t cudaHostUnregister(void* pointer) {
-  return call(__func__, If::always,
-              [&](Runtime& r, Lock&) { return unpin(r, pointer, false, cudaErrorHostMemoryNotRegistered); });
-}
-cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, void const* pointer) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    if (attributes == nullptr) return cudaErrorInvalidValue;
-    Where const place = where(r, pointer, 1);
-    void* const same = const_cast<void*>(pointer);
-    *attributes = place == Where::device   ? cudaPointerAttributes{cudaMemoryTypeDevice, 0, same, nullptr}
-                  : place == Where::pinned ? cudaPointerAttributes{cudaMemoryTypeHost, 0, same, same}
-                                           : cudaPointerAttributes{cudaMemoryTypeUnregistered, -2, nullptr, same};
-    return cudaSuccess;
-  });
+  return CUDA_ON_HOST_CALL(always, unpin(r, pointer, Origin::registered, cudaErrorHostMemoryNotRegistered));
 }
 
 cudaError_t cudaMemcpyAsync(void* to, void const* from, size_t count, cudaMemcpyKind kind, cudaStream_t stream) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) { return copy(r, to, from, count, kind, stream); });
+  return CUDA_ON_HOST_CALL(able, copy(r, to, from, count, kind, stream));
 }
 cudaError_t cudaMemcpy(void* to, void const* from, size_t count, cudaMemcpyKind kind) {
   return call(__func__, If::able, [&](Runtime& r, Lock& lock) {
@@ -678,20 +571,17 @@ cudaError_t cudaMemcpy(void* to, void const* from, size_t count, cudaMemcpyKind 
   });
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t count, cudaStream_t stream) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) { return fill(r, to, value, count, stream); });
+  return CUDA_ON_HOST_CALL(able, fill(r, to, value, count, stream));
 }
 cudaError_t cudaMemset(void* to, int value, size_t count) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) { return fill(r, to, value, count, nullptr); });
+  return CUDA_ON_HOST_CALL(able, fill(r, to, value, count, nullptr));
 }
 
-cudaError_t cudaStreamCreate(cudaStream_t* stream) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) { return create(r, stream, cudaStreamDefault); });
-}
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) { return create(r, stream, flags); });
+  return CUDA_ON_HOST_CALL(able, create(r, stream, flags));
 }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) { return create(r, stream, flags); });
+  return CUDA_ON_HOST_CALL(able, create(r, stream, flags));
 }
 /// Returns at once; the stream's work goes on.
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
@@ -706,9 +596,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return call(__func__, If::always, [&](Runtime& r, Lock& lock) {
     CUstream_st* const found = find(r, stream);
-    if (found == nullptr) return cudaErrorInvalidResourceHandle;
-    wait(r, lock, found->last);
-    return cudaSuccess;
+    return found == nullptr ? cudaErrorInvalidResourceHandle : wait(r, lock, found->last);
   });
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
@@ -726,11 +614,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   });
 }
 
-cudaError_t cudaEventCreate(cudaEvent_t* event) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) { return create(r, event, cudaEventDefault); });
-}
+cudaError_t cudaEventCreate(cudaEvent_t* event) { return CUDA_ON_HOST_CALL(able, create(r, event, cudaEventDefault)); }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) { return create(r, event, flags); });
+  return CUDA_ON_HOST_CALL(able, create(r, event, flags));
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return call(__func__, If::always, [&](Runtime& r, Lock&) {
@@ -748,26 +634,19 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   });
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  return call(__func__, If::always, [&](Runtime& r, Lock& lock) {
-    if (!r.events.contains(event)) return cudaErrorInvalidResourceHandle;
-    wait(r, lock, event->recorded);
-    return cudaSuccess;
-  });
+  return CUDA_ON_HOST_CALL(always,
+                           r.events.contains(event) ? wait(r, lock, event->recorded) : cudaErrorInvalidResourceHandle);
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    return r.events.contains(event) ? query(r, event->recorded) : cudaErrorInvalidResourceHandle;
-  });
+  return CUDA_ON_HOST_CALL(able, r.events.contains(event) ? query(r, event->recorded) : cudaErrorInvalidResourceHandle);
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
   return call(__func__, If::able, [&](Runtime& r, Lock&) {
     for (cudaEvent_t const event : {start, end}) {
-      if (!r.events.contains(event) || (event->flags & cudaEventDisableTiming) != 0 || !event->recorded) {
-        return cudaErrorInvalidResourceHandle;
-      }
+      bool const timed = r.events.contains(event) && (event->flags & cudaEventDisableTiming) == 0 && event->recorded;
+      if (!timed) return cudaErrorInvalidResourceHandle;
+      if (!event->recorded->done) return cudaErrorNotReady;
     }
-    if (milliseconds == nullptr) return cudaErrorInvalidValue;
-    if (!start->recorded->done || !end->recorded->done) return cudaErrorNotReady;
     std::chrono::duration<float, std::milli> const elapsed = end->recorded->ended_at - start->recorded->ended_at;
     *milliseconds = elapsed.count();
     return cudaSuccess;

@@ -16,30 +16,29 @@
 
 // ---- Types
 
-typedef enum cudaError {
-  cudaSuccess = 0,
-  cudaErrorInvalidValue = 1,
-  cudaErrorMemoryAllocation = 2,
-  cudaErrorInitializationError = 3,
-  cudaErrorInvalidConfiguration = 9,
-  cudaErrorInvalidMemcpyDirection = 21,
-  cudaErrorInsufficientDriver = 35,
-  cudaErrorDevicesUnavailable = 46,
-  cudaErrorInvalidDeviceFunction = 98,
-  cudaErrorNoDevice = 100,
-  cudaErrorInvalidDevice = 101,
-  cudaErrorNoKernelImageForDevice = 209,
-  cudaErrorInvalidResourceHandle = 400,
-  cudaErrorNotReady = 600,
-  cudaErrorIllegalAddress = 700,
-  cudaErrorHostMemoryAlreadyRegistered = 712,
-  cudaErrorHostMemoryNotRegistered = 713,
-  cudaErrorMisalignedAddress = 716,
-  cudaErrorLaunchFailure = 719,
-  cudaErrorNotPermitted = 800,
-  cudaErrorNotSupported = 801,
-  cudaErrorUnknown = 999
-} cudaError_t;
+#define CUDA_ON_HOST_ERRORS(X)                                              \
+  X(cudaSuccess, 0, "no error")                                             \
+  X(cudaErrorInvalidValue, 1, "invalid argument")                           \
+  X(cudaErrorMemoryAllocation, 2, "out of memory")                          \
+  X(cudaErrorInitializationError, 3, "initialization error")                \
+  X(cudaErrorInvalidConfiguration, 9, "invalid configuration")              \
+  X(cudaErrorInsufficientDriver, 35, "driver too old for the runtime")      \
+  X(cudaErrorInvalidDeviceFunction, 98, "invalid device function")          \
+  X(cudaErrorNoDevice, 100, "no device")                                    \
+  X(cudaErrorInvalidDevice, 101, "invalid device ordinal")                  \
+  X(cudaErrorNoKernelImageForDevice, 209, "no kernel image for the device") \
+  X(cudaErrorInvalidResourceHandle, 400, "invalid handle")                  \
+  X(cudaErrorNotReady, 600, "not ready")                                    \
+  X(cudaErrorIllegalAddress, 700, "illegal memory access")                  \
+  X(cudaErrorHostMemoryAlreadyRegistered, 712, "memory already registered") \
+  X(cudaErrorHostMemoryNotRegistered, 713, "memory not registered")         \
+  X(cudaErrorMisalignedAddress, 716, "misaligned address")                  \
+  X(cudaErrorLaunchFailure, 719, "launch failure")                          \
+  X(cudaErrorNotPermitted, 800, "not permitted")                            \
+  X(cudaErrorNotSupported, 801, "not supported")                            \
+  X(cudaErrorUnknown, 999, "unknown error")
+#define CUDA_ON_HOST_ENUMERATOR(name, number, text) name = number,
+typedef enum cudaError { CUDA_ON_HOST_ERRORS(CUDA_ON_HOST_ENUMERATOR) } cudaError_t;
 
 enum cudaMemcpyKind {
   cudaMemcpyHostToHost = 0,
@@ -49,36 +48,17 @@ enum cudaMemcpyKind {
   cudaMemcpyDefault = 4
 };
 
-enum cudaMemoryType {
-  cudaMemoryTypeUnregistered = 0,
-  cudaMemoryTypeHost = 1,
-  cudaMemoryTypeDevice = 2,
-  cudaMemoryTypeManaged = 3
-};
-
-struct cudaPointerAttributes {
-  cudaMemoryType type;
-  int device;
-  void* devicePointer;
-  void* hostPointer;
-};
-
 typedef struct CUstream_st* cudaStream_t;
 typedef struct CUevent_st* cudaEvent_t;
 
-#define cudaHostAllocDefault 0x00
-#define cudaHostAllocPortable 0x01
 #define cudaHostRegisterDefault 0x00
 #define cudaHostRegisterPortable 0x01
-#define cudaHostRegisterMapped 0x02
 #define cudaHostRegisterReadOnly 0x08
 #define cudaStreamDefault 0x00
 #define cudaStreamNonBlocking 0x01
-#define cudaStreamLegacy (reinterpret_cast<cudaStream_t>(0x1))
 #define cudaEventDefault 0x00
 #define cudaEventBlockingSync 0x01
 #define cudaEventDisableTiming 0x02
-#define cudaEventWaitDefault 0x00
 
 struct cudaDeviceProp {
   char name[256];
@@ -97,59 +77,44 @@ enum cudaFuncAttribute {
   cudaFuncAttributePreferredSharedMemoryCarveout = 9
 };
 
-struct alignas(8) int2 {
-  int x, y;
-};
-struct alignas(16) int4 {
-  int x, y, z, w;
-};
-struct alignas(8) uint2 {
-  unsigned x, y;
-};
+#define CUDA_ON_HOST_VECTORS(T, T2, T4)               \
+  struct alignas(8) T2 {                              \
+    T x, y;                                           \
+  };                                                  \
+  struct alignas(16) T4 {                             \
+    T x, y, z, w;                                     \
+  };                                                  \
+  constexpr T2 make_##T2(T x, T y) { return {x, y}; } \
+  constexpr T4 make_##T4(T x, T y, T z, T w) { return {x, y, z, w}; }
+CUDA_ON_HOST_VECTORS(int, int2, int4)
+CUDA_ON_HOST_VECTORS(unsigned, uint2, uint4)
+CUDA_ON_HOST_VECTORS(float, float2, float4)
 struct uint3 {
   unsigned x, y, z;
-};
-struct alignas(16) uint4 {
-  unsigned x, y, z, w;
-};
-struct alignas(8) float2 {
-  float x, y;
-};
-struct alignas(16) float4 {
-  float x, y, z, w;
 };
 struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
-  constexpr dim3(uint3 v) : x(v.x), y(v.y), z(v.z) {}
   constexpr operator uint3() const { return {x, y, z}; }
 };
-constexpr int2 make_int2(int x, int y) { return {x, y}; }
-constexpr int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
-constexpr uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-constexpr uint3 make_uint3(unsigned x, unsigned y, unsigned z) { return {x, y, z}; }
-constexpr uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
-constexpr float2 make_float2(float x, float y) { return {x, y}; }
-constexpr float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
-typedef enum cudaLaunchAttributeID { cudaLaunchAttributeIgnore = 0 } cudaLaunchAttributeID;
-typedef union cudaLaunchAttributeValue {
+enum cudaLaunchAttributeID { cudaLaunchAttributeIgnore = 0, cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+union cudaLaunchAttributeValue {
   char pad[64];
   int programmaticStreamSerializationAllowed;
-  int priority;
-} cudaLaunchAttributeValue;
-typedef struct cudaLaunchAttribute_st {
+};
+struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   cudaLaunchAttributeValue val;
-} cudaLaunchAttribute;
-typedef struct cudaLaunchConfig_st {
+};
+struct cudaLaunchConfig_t {
   dim3 gridDim;
   dim3 blockDim;
   size_t dynamicSmemBytes;  // must be 0 here
   cudaStream_t stream;
-  cudaLaunchAttribute* attrs;
+  cudaLaunchAttribute* attrs;  // without effect
   unsigned numAttrs;
-} cudaLaunchConfig_t;
+};
 
 // ---- Functions
 
@@ -172,13 +137,10 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
 cudaError_t cudaMalloc(void** pointer, size_t size);
 cudaError_t cudaFree(void* pointer);
 cudaError_t cudaMallocHost(void** pointer, size_t size);
-cudaError_t cudaHostAlloc(void** pointer, size_t size, unsigned flags);
 cudaError_t cudaFreeHost(void* pointer);
 cudaError_t cudaHostRegister(void* pointer, size_t size, unsigned flags);
 cudaError_t cudaHostUnregister(void* pointer);
-cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, void const* pointer);
 
-cudaError_t cudaStreamCreate(cudaStream_t* stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
