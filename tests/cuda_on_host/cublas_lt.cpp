@@ -145,7 +145,7 @@ cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t handle, void*, size_t) {
 }
 char const* cublasGetStatusName(cublasStatus_t status) {
 #define CUBLAS_ON_HOST_NAME(name, number) \
-  if (status == name) return #name;
+  if (status == (name)) return #name;
   CUBLAS_ON_HOST_STATUSES(CUBLAS_ON_HOST_NAME)
   return "CUBLAS_STATUS_UNKNOWN";
 }

@@ -4,25 +4,29 @@
 #include <cstdint>
 #include <cuda_runtime.h>
 #include <functional>
+#include <initializer_list>
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/tsan_interface.h>
 #include <string>
 
-// The sanitizers' own interface, where one is linked.
+// The sanitizers' own interface, there only where one is linked.
+#pragma weak __tsan_acquire
+#pragma weak __tsan_release
+#pragma weak __tsan_get_current_fiber
+#pragma weak __tsan_create_fiber
+#pragma weak __tsan_destroy_fiber
+#pragma weak __tsan_switch_to_fiber
+#pragma weak __sanitizer_start_switch_fiber
+#pragma weak __sanitizer_finish_switch_fiber
+#pragma weak __asan_unpoison_memory_region
 extern "C" {
-[[gnu::weak]] void __tsan_acquire(void* address);
-[[gnu::weak]] void __tsan_release(void* address);
-[[gnu::weak]] void* __tsan_get_current_fiber();
-[[gnu::weak]] void* __tsan_create_fiber(unsigned flags);
-[[gnu::weak]] void __tsan_destroy_fiber(void* fiber);
-[[gnu::weak]] void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 [[gnu::weak]] void AnnotateIgnoreSyncBegin(char const* file, int line);
 [[gnu::weak]] void AnnotateIgnoreSyncEnd(char const* file, int line);
 [[gnu::weak]] void AnnotateIgnoreReadsBegin(char const* file, int line);
 [[gnu::weak]] void AnnotateIgnoreReadsEnd(char const* file, int line);
 [[gnu::weak]] void AnnotateIgnoreWritesBegin(char const* file, int line);
 [[gnu::weak]] void AnnotateIgnoreWritesEnd(char const* file, int line);
-[[gnu::weak]] void __sanitizer_start_switch_fiber(void** save, void const* bottom, std::size_t size);
-[[gnu::weak]] void __sanitizer_finish_switch_fiber(void* saved, void const** bottom_old, std::size_t* size_old);
-[[gnu::weak]] void __asan_unpoison_memory_region(void const volatile* address, std::size_t size);
 }
 
 namespace cuda_on_host {
@@ -50,15 +54,11 @@ inline void end_unseen() {
 struct Unseen {
   Unseen() { begin_unseen(); }
   ~Unseen() { end_unseen(); }
-  Unseen(Unseen const&) = delete;
-  Unseen& operator=(Unseen const&) = delete;
 };
 /// Interrupts an `Unseen` scope.
 struct Seen {
   Seen() { end_unseen(); }
   ~Seen() { begin_unseen(); }
-  Seen(Seen const&) = delete;
-  Seen& operator=(Seen const&) = delete;
 };
 
 /// What happened before a `release` happened before what follows an `acquire`. Only outside `Unseen`.

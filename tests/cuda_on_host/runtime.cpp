@@ -65,11 +65,12 @@ struct Failure {
   int error = 0;
 };
 enum class Origin { registered, allocated };
-struct Pinned {
-  std::uintptr_t end = 0;   // past the last page
-  std::uintptr_t base = 0;  // as registered
-  Origin origin = Origin::registered;
+struct Range {
+  std::uintptr_t end = 0;   // of host memory: of its last page
+  std::uintptr_t base = 0;  // as the caller knows it
+  Origin origin = Origin::allocated;
 };
+using Ranges = std::map<std::uintptr_t, Range>;  // by their begin; they don't overlap
 
 struct Runtime {
   std::mutex mutex;  // over everything
@@ -78,8 +79,7 @@ struct Runtime {
   std::set<CUstream_st*> handles;
   std::set<CUevent_st*> events;
   CUstream_st* null_stream = nullptr;
-  std::map<std::uintptr_t, std::size_t> device;  // address: size
-  std::map<std::uintptr_t, Pinned> pinned;       // first page: the rest
+  Ranges device, pinned;
   std::size_t cublas_handles = 0, used_memory = 0;
   Modes modes;
   std::map<std::string, int, std::less<>> calls;
@@ -280,37 +280,33 @@ cudaError_t call(char const* function, If when, Body const& body) {
 
 enum class Where { device, pinned, pageable, wrong };
 
+Ranges::value_type const* overlap(Ranges const& ranges, std::uintptr_t begin, std::uintptr_t end) {
+  auto next = ranges.lower_bound(end);
+  return next != ranges.begin() && (--next)->second.end > begin ? &*next : nullptr;
+}
 /// Where all bytes of a range are.
-Where where(Runtime& r, void const* pointer, std::size_t size) {
+Where where(Runtime const& r, void const* pointer, std::size_t size) {
   std::uintptr_t const begin = address(pointer), end = begin + size;
-  if (auto next = r.device.upper_bound(begin); next != r.device.begin()) {
-    auto const& [at, bytes] = *--next;
-    if (begin < at + bytes) return end <= at + bytes ? Where::device : Where::wrong;
-  }
-  if (auto const next = r.device.lower_bound(begin); next != r.device.end() && next->first < end) return Where::wrong;
-  if (auto next = r.pinned.upper_bound(begin); next != r.pinned.begin()) {
-    Pinned const& pages = (--next)->second;
-    if (begin < pages.end) return end <= pages.end ? Where::pinned : Where::wrong;
-  }
-  auto const next = r.pinned.lower_bound(begin);
-  return next != r.pinned.end() && next->first < end ? Where::wrong : Where::pageable;
+  auto const* const device = overlap(r.device, begin, end);
+  auto const* const found = device != nullptr ? device : overlap(r.pinned, begin, end);
+  if (found == nullptr) return pointer != nullptr ? Where::pageable : Where::wrong;
+  if (begin < found->first || end > found->second.end) return Where::wrong;
+  return device != nullptr ? Where::device : Where::pinned;
 }
 
 cudaError_t pin(Runtime& r, void* pointer, std::size_t size, Origin origin) {
   if (pointer == nullptr || size == 0) return cudaErrorInvalidValue;
   std::uintptr_t const begin = address(pointer) / kPage * kPage, end = round_up(address(pointer) + size);
-  auto const next = r.pinned.lower_bound(end);
-  if (next != r.pinned.begin() && std::prev(next)->second.end > begin) return cudaErrorHostMemoryAlreadyRegistered;
+  if (overlap(r.pinned, begin, end) != nullptr) return cudaErrorHostMemoryAlreadyRegistered;
   r.pinned[begin] = {end, address(pointer), origin};
   return cudaSuccess;
 }
 cudaError_t unpin(Runtime& r, void* pointer, Origin origin, cudaError_t if_unknown) {
-  return std::erase_if(r.pinned,
-                       [&](auto const& entry) {
-                         return entry.second.base == address(pointer) && entry.second.origin == origin;
-                       }) == 1
-             ? cudaSuccess
-             : if_unknown;
+  auto const found = r.pinned.find(address(pointer) / kPage * kPage);
+  bool const known =
+      found != r.pinned.end() && found->second.base == address(pointer) && found->second.origin == origin;
+  if (known) r.pinned.erase(found);
+  return known ? cudaSuccess : if_unknown;
 }
 
 cudaError_t copy(Runtime& r, void* to, void const* from, std::size_t count, cudaMemcpyKind kind, cudaStream_t handle) {
@@ -318,13 +314,11 @@ cudaError_t copy(Runtime& r, void* to, void const* from, std::size_t count, cuda
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
   if (count == 0) return cudaSuccess;
   Where const target = where(r, to, count), source = where(r, from, count);
-  if (to == nullptr || from == nullptr || target == Where::wrong || source == Where::wrong)
+  bool const to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+  bool const from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  bool const as_said = to_device == (target == Where::device) && from_device == (source == Where::device);
+  if (target == Where::wrong || source == Where::wrong || (kind != cudaMemcpyDefault && !as_said)) {
     return cudaErrorInvalidValue;
-  if (kind != cudaMemcpyDefault) {
-    bool const to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-    bool const from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-    if (to_device != (target == Where::device) || from_device != (source == Where::device))
-      return cudaErrorInvalidValue;
   }
   std::shared_ptr<char[]> staged;
   if (source == Where::pageable) {
@@ -469,9 +463,9 @@ void reset() {
 using namespace cuda_on_host;
 
 #define CUDA_ON_HOST_NAME(name, number, text) \
-  if (error == name) return #name;
+  if (error == (name)) return #name;
 #define CUDA_ON_HOST_TEXT(name, number, text) \
-  if (error == name) return text;
+  if (error == (name)) return (text);
 char const* cudaGetErrorName(cudaError_t error) {
   CUDA_ON_HOST_ERRORS(CUDA_ON_HOST_NAME)
   return "unrecognized error code";
@@ -519,7 +513,7 @@ cudaError_t cudaMalloc(void** pointer, size_t size) {
     if (size == 0) return cudaSuccess;
     if (size > free_memory(r) || posix_memalign(pointer, 256, size) != 0) return cudaErrorMemoryAllocation;
     std::memset(*pointer, 0xff, size);
-    r.device[address(*pointer)] = size;
+    r.device[address(*pointer)] = {address(*pointer) + size, address(*pointer), Origin::allocated};
     r.used_memory += size;
     return cudaSuccess;
   });
@@ -531,7 +525,7 @@ cudaError_t cudaFree(void* pointer) {
     auto const found = r.device.find(address(pointer));
     if (found == r.device.end()) return cudaErrorInvalidValue;
     for (auto const& item : last_items(r)) settle(r, lock, item);
-    r.used_memory -= found->second;
+    r.used_memory -= found->second.end - found->first;
     r.device.erase(found);
     std::free(pointer);
     return cudaSuccess;

@@ -270,15 +270,15 @@ TEST_F(Runtime, NeedsNoMoreThanTheRightWaits) {
     if (mode == 2) cuda_on_host::set({.poison_destinations = true, .hold_copies = true});
     if (mode == 3) cuda_on_host::set({.shuffle = 1});
     auto const host = [] {
-      constexpr int kSlots = 3, kRounds = 60, kSize = 64;
+      constexpr std::size_t kSlots = 3, kRounds = 60, kSize = 64;
       Stream fill, read;
       Event filled[kSlots], used[kSlots];
       Pinned source(kSlots * kSize), result(kRounds * kSize);
       Device slots(kSlots * kSize), output(kSize);
-      for (int round = 0; round < kRounds; ++round) {
-        int const slot = round % kSlots, at = slot * kSize;
+      for (std::size_t round = 0; round < kRounds; ++round) {
+        std::size_t const slot = round % kSlots, at = slot * kSize;
         EXPECT_EQ(cudaEventSynchronize(filled[slot]), cudaSuccess);  // before the source is written
-        for (int i = 0; i < kSize; ++i) source.it[at + i] = round;
+        for (std::size_t i = 0; i < kSize; ++i) source.it[at + i] = static_cast<int>(round);
         EXPECT_EQ(cudaStreamWaitEvent(fill, used[slot]), cudaSuccess);
         EXPECT_EQ(cudaMemcpyAsync(slots.it + at, source.it + at, kSize * 4, cudaMemcpyHostToDevice, fill), cudaSuccess);
         EXPECT_EQ(cudaEventRecord(filled[slot], fill), cudaSuccess);
@@ -289,7 +289,7 @@ TEST_F(Runtime, NeedsNoMoreThanTheRightWaits) {
                   cudaSuccess);
       }
       EXPECT_EQ(cudaStreamSynchronize(read), cudaSuccess);
-      for (int i = 0; i < kRounds * kSize; ++i) ASSERT_EQ(result.it[i], i / kSize);
+      for (std::size_t i = 0; i < kRounds * kSize; ++i) ASSERT_EQ(result.it[i], static_cast<int>(i / kSize));
     };
     std::thread other(host);
     host();
