@@ -6,11 +6,9 @@
 #include <memory>
 #include <mutex>
 #include <new>
-#include <pthread.h>
 #include <sys/mman.h>
 #include <thread>
 #include <ucontext.h>
-#include <unistd.h>
 #include <vector>
 
 #include "plumbing.hpp"
@@ -23,7 +21,7 @@ __thread uint3 gridDim;
 namespace cuda_on_host {
 namespace {
 
-constexpr std::size_t kStackBytes = 128 << 10;
+constexpr std::size_t kStackBytes = 128 << 10, kGuardBytes = 64 << 10;  // whole pages on every machine
 constexpr unsigned kWarp = 32;
 
 struct Fiber {
@@ -31,7 +29,7 @@ struct Fiber {
   bool started = false;
   void* tsan = nullptr;
   void* asan_stack = nullptr;
-  char* stack = nullptr;
+  void const* stack = nullptr;
   std::size_t stack_bytes = 0;
 };
 
@@ -40,6 +38,7 @@ enum class State : unsigned char { ready, at_barrier, in_warp, done };
 struct Lane {
   Fiber fiber;
   ucontext_t entry;
+  void* memory = nullptr;  // of the stack, with its guard
   uint3 index;
   State state = State::done;
   // What the lane brings to its warp.
@@ -87,7 +86,6 @@ class Runner {
     lanes_in_block_ = launch.block.x * launch.block.y * launch.block.z;
     while (lanes_.size() < lanes_in_block_) add_lane();
     if (has_tsan()) home_.tsan = __tsan_get_current_fiber();
-    if (has_asan()) find_home_stack();
     blockDim = launch.block;
     gridDim = launch.grid;
     std::size_t const blocks = std::size_t{launch.grid.x} * launch.grid.y * launch.grid.z;
@@ -229,7 +227,13 @@ class Runner {
   }
 
   [[noreturn]] static void lane_main() {
-    if (has_asan()) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+    void const* stack = nullptr;
+    std::size_t bytes = 0;
+    if (has_asan()) __sanitizer_finish_switch_fiber(nullptr, &stack, &bytes);
+    if (Fiber& home = current_runner->home_; home.stack == nullptr) {  // the first lane comes from there
+      home.stack = stack;
+      home.stack_bytes = bytes;
+    }
     for (;;) current_runner->run_lane();
   }
   void run_lane() {
@@ -244,38 +248,29 @@ class Runner {
     next();
   }
 
-  void find_home_stack() {
-    pthread_attr_t attributes;
-    if (home_.stack != nullptr || pthread_getattr_np(pthread_self(), &attributes) != 0) return;
-    void* stack = nullptr;
-    pthread_attr_getstack(&attributes, &stack, &home_.stack_bytes);
-    pthread_attr_destroy(&attributes);
-    home_.stack = static_cast<char*>(stack);
-  }
   void add_lane() {
     auto lane = std::make_unique<Lane>();
     Fiber& fiber = lane->fiber;
-    auto const page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-    void* const memory = mmap(nullptr, kStackBytes + page, PROT_READ | PROT_WRITE,
+    void* const memory = mmap(nullptr, kStackBytes + kGuardBytes, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
-    mprotect(memory, page, PROT_NONE);
-    fiber.stack = static_cast<char*>(memory) + page;
-    fiber.stack_bytes = kStackBytes;
+    mprotect(memory, kGuardBytes, PROT_NONE);
     getcontext(&lane->entry);
-    lane->entry.uc_stack.ss_sp = fiber.stack;
-    lane->entry.uc_stack.ss_size = fiber.stack_bytes;
+    lane->entry.uc_stack.ss_sp = static_cast<char*>(memory) + kGuardBytes;
+    lane->entry.uc_stack.ss_size = kStackBytes;
     lane->entry.uc_link = nullptr;
+    lane->memory = memory;
+    fiber.stack = lane->entry.uc_stack.ss_sp;
+    fiber.stack_bytes = kStackBytes;
     makecontext(&lane->entry, lane_main, 0);
     if (has_tsan()) fiber.tsan = __tsan_create_fiber(0);
     lanes_.push_back(std::move(lane));
   }
   void drop_lanes() {
-    auto const page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     for (auto const& lane : lanes_) {
       if (has_asan()) __asan_unpoison_memory_region(lane->fiber.stack, kStackBytes);
       if (has_tsan()) __tsan_destroy_fiber(lane->fiber.tsan);
-      munmap(lane->fiber.stack - page, kStackBytes + page);
+      munmap(lane->memory, kStackBytes + kGuardBytes);
     }
     lanes_.clear();
   }
@@ -346,35 +341,29 @@ class Helper {
 
 }  // namespace
 
-struct Blocks::Impl {
-  Runner runner;
-  std::unique_ptr<Helper> helper;
-};
-
-Blocks::Blocks() : impl_(new Impl) {}
-Blocks::~Blocks() { delete impl_; }
-
-std::string Blocks::run(dim3 grid, dim3 block, std::function<void()> const& body) {
+std::string run_blocks(dim3 grid, dim3 block, std::function<void()> const& body) {
+  thread_local Runner runner;
+  thread_local std::unique_ptr<Helper> helper;
   Launch launch{grid, block, &body, {}};
   launch.begun.release();
   bool const two = has_tsan() && std::size_t{grid.x} * grid.y * grid.z > 1;
   if (two) {
     Unseen const unseen;
-    if (!impl_->helper) impl_->helper = std::make_unique<Helper>();
-    impl_->helper->begin(launch);
+    if (!helper) helper = std::make_unique<Helper>();
+    helper->begin(launch);
   }
-  impl_->runner.run(launch, 0, two ? 2 : 1);
+  runner.run(launch, 0, two ? 2 : 1);
   std::string failure;
   {
     Unseen const unseen;
-    failure = impl_->runner.failure();
+    failure = runner.failure();
     if (two) {
-      std::string const other = impl_->helper->end();
+      std::string const other = helper->end();
       if (failure.empty()) failure = other;
     }
   }
-  impl_->runner.acquire_end();
-  if (two) impl_->helper->acquire_end();
+  runner.acquire_end();
+  if (two) helper->acquire_end();
   return failure;
 }
 

@@ -77,18 +77,7 @@ class Token {
 
 /// Runs all blocks of a launch on the calling thread (and, under ThreadSanitizer, on a second one, so that blocks are
 /// seen to be unordered). Returns what went wrong, or an empty string.
-class Blocks {
- public:
-  Blocks();
-  ~Blocks();
-  Blocks(Blocks const&) = delete;
-  Blocks& operator=(Blocks const&) = delete;
-  std::string run(dim3 grid, dim3 block, std::function<void()> const& body);
-
- private:
-  struct Impl;
-  Impl* impl_;
-};
+std::string run_blocks(dim3 grid, dim3 block, std::function<void()> const& body);
 
 /// For cublas_lt.cpp. `start` counts a call, and returns the failure that a test asked for. `enqueue` queues work that
 /// may read or write device memory at the addresses given, which must be device memory.

@@ -100,7 +100,6 @@ auto locked(Body const& body) {
 }
 
 thread_local cudaError_t last_error = cudaSuccess;
-thread_local Blocks* blocks_of_thread = nullptr;
 
 std::uintptr_t const kPage = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
 std::uintptr_t round_up(std::uintptr_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
@@ -169,8 +168,6 @@ void work_off(CUstream_st* stream) {
   Unseen const unseen;
   Runtime& r = runtime();
   {
-    Blocks blocks;
-    blocks_of_thread = &blocks;
     Lock lock(r.mutex);
     for (;;) {
       stream->work.wait(lock, [&] { return stream->closing || !stream->queue.empty(); });
@@ -410,7 +407,7 @@ cudaError_t launch(cudaLaunchConfig_t const& config, std::function<void()> body)
     }
     if (config.dynamicSmemBytes != 0) return cudaErrorNotSupported;
     push(r, *stream, [grid, block, body = std::move(body)] {
-      std::string failure = blocks_of_thread->run(grid, block, body);
+      std::string failure = run_blocks(grid, block, body);
       if (!failure.empty()) fail_device(cudaErrorLaunchFailure, std::move(failure));
     });
     return cudaSuccess;
