@@ -49,6 +49,7 @@ class DeviceBytes {
   explicit DeviceBytes(std::size_t bytes)
       : buffer_(take(Buffer::allocate(memory(), std::max<std::size_t>(bytes, 1), 256))) {
     must(cudaMemset(buffer_.bytes().data(), 0xFF, buffer_.size_bytes()));
+    must(cudaStreamSynchronize(nullptr));  // a fill is not waited for, and non-blocking streams do not wait for it
   }
   std::span<std::byte> bytes() { return buffer_.bytes(); }
 

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cuda_runtime.h>
+#include <optional>
+#include <string>
+#include <string_view>
+
+/// What tests may see and change of the stand-in for CUDA.
+namespace cuda_on_host {
+
+/// How things go from now on.
+struct Modes {
+  bool poison_destinations = false;  ///< A copy's destination is filled with 0xFF as early as is legal.
+  bool hold_copies = false;          ///< A copy runs only when something waits for it or asks after it.
+  std::optional<std::uint64_t> shuffle = std::nullopt;  ///< A seed: each piece of work waits at random before it runs.
+  std::size_t total_memory = std::size_t{1} << 30;      ///< What the device seems to have, in bytes.
+  cudaError_t device_error = cudaSuccess;  ///< What every call returns: cudaErrorNoDevice, cudaErrorInsufficientDriver.
+};
+void set(Modes const& modes);
+
+/// The `n`-th call from now (1: the next) of `function`, or with "" of any function, returns `error`: a status of
+/// cuBLAS for a function of cuBLAS that is named. A call that fails does nothing, except that one that waits or frees
+/// waits or frees all the same: CUDA reports earlier failures there.
+void fail(std::string_view function, int n, int error);
+
+/// Calls of a function ("cudaMalloc"), or with "" of all together, since the last reset.
+int calls(std::string_view function);
+
+/// What went wrong on the device, which CUDA tells by a number only; empty if nothing did.
+std::string failure();
+
+/// Objects that were made and not yet destroyed.
+struct Live {
+  std::size_t device_allocations = 0;
+  std::size_t pinned_ranges = 0;  ///< Registered, or from cudaMallocHost.
+  std::size_t streams = 0;
+  std::size_t events = 0;
+  std::size_t cublas_handles = 0;
+  bool operator==(Live const&) const = default;
+};
+Live live();
+
+/// Lets all streams run dry, then forgets calls, failures and modes. Objects stay.
+void reset();
+
+}  // namespace cuda_on_host

@@ -1,0 +1,255 @@
+// Mistakes that the stand-in and the sanitizers must find, and the same code without them: planted_bugs NAME [mended].
+// Says "wrong values" where the mistake shows in what the device computed.
+
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cuda_on_host/control.hpp"
+
+namespace {
+
+constexpr int kThreads = 64;
+constexpr int kWrongValues = 1234;
+bool mended = false, held = false;
+
+cudaLaunchConfig_t config(cudaStream_t stream, unsigned blocks = 1) {
+  cudaLaunchConfig_t it{};
+  it.gridDim = blocks;
+  it.blockDim = kThreads;
+  it.stream = stream;
+  return it;
+}
+
+__global__ void reverse(float const* in, float* out, bool synchronised) {
+  __shared__ float tile[kThreads];
+  unsigned const i = threadIdx.x;
+  tile[i] = in[i];
+  if (synchronised) __syncthreads();
+  out[i] = tile[blockDim.x - 1 - i];
+}
+__global__ void reverse_in_warp(float const* in, float* out, bool synchronised) {
+  __shared__ float tile[kThreads];
+  unsigned const i = threadIdx.x;
+  tile[i] = in[i];
+  if (synchronised) {
+    __syncwarp();
+  } else {
+    __shfl_sync(0xffffffffU, 0, 0);  // orders no memory
+  }
+  out[i] = tile[i ^ 31];
+}
+/// Each block writes `per_block` floats, of which only kThreads are its own.
+__global__ void overlap(float* out, unsigned per_block) {
+  for (unsigned i = threadIdx.x; i < per_block; i += blockDim.x) out[blockIdx.x * blockDim.x + i] = 1;
+}
+__global__ void copy(float const* in, float* out, int offset) {
+  out[threadIdx.x] = in[static_cast<int>(threadIdx.x) + offset];
+}
+__global__ void shared_index(float* out, int offset) {
+  __shared__ float tile[kThreads];
+  float* volatile at = tile;  // so that only AddressSanitizer knows the bound
+  at[static_cast<int>(threadIdx.x) + offset] = 1;
+  out[threadIdx.x] = at[threadIdx.x];
+}
+
+struct Fixture {
+  Fixture() {
+    for (auto** pointer : {&host_in, &host_out}) cudaMallocHost(pointer, bytes);
+    for (auto** pointer : {&in, &out}) cudaMalloc(pointer, bytes);
+    for (auto* stream : {&a, &b, &c}) cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    for (int i = 0; i < kThreads; ++i) host_in[i] = static_cast<float>(i);
+    std::memset(host_out, 0, bytes);
+  }
+  ~Fixture() {
+    cudaDeviceSynchronize();
+    for (auto* pointer : {host_in, host_out}) cudaFreeHost(pointer);
+    for (auto* pointer : {in, out}) cudaFree(pointer);
+    for (auto* stream : {a, b, c}) cudaStreamDestroy(stream);
+    cudaEventDestroy(event);
+    cudaFree(other);
+  }
+  void upload(cudaStream_t stream) { cudaMemcpyAsync(in, host_in, bytes, cudaMemcpyHostToDevice, stream); }
+  int expect_copied() {
+    cudaDeviceSynchronize();
+    cudaMemcpy(host_out, out, bytes, cudaMemcpyDeviceToHost);
+    return compare();
+  }
+  int compare() const { return std::memcmp(host_in, host_out, bytes) == 0 ? 0 : kWrongValues; }
+
+  std::size_t bytes = kThreads * sizeof(float);
+  float *host_in = nullptr, *host_out = nullptr, *in = nullptr, *out = nullptr;
+  cudaStream_t a = nullptr, b = nullptr, c = nullptr;
+  cudaEvent_t event = nullptr;
+  void* other = nullptr;
+};
+
+int barrier(Fixture& f) {
+  f.upload(f.a);
+  auto const at = config(f.a);
+  cudaLaunchKernelEx(&at, reverse, f.in, f.out, mended);
+  return cudaStreamSynchronize(f.a);
+}
+int warp(Fixture& f) {
+  f.upload(f.a);
+  auto const at = config(f.a);
+  cudaLaunchKernelEx(&at, reverse_in_warp, f.in, f.out, mended);
+  return cudaStreamSynchronize(f.a);
+}
+int blocks(Fixture&) {
+  float* big = nullptr;
+  cudaMalloc(&big, 5 * kThreads * sizeof(float));
+  auto const at = config(nullptr, 4);
+  cudaLaunchKernelEx(&at, overlap, big, mended ? kThreads : kThreads + 1);
+  cudaDeviceSynchronize();
+  return cudaFree(big);
+}
+/// Time and calls that order nothing: what was queued has ended, but nobody may know.
+void pass_time(Fixture& f) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  char* other = nullptr;
+  cudaMalloc(&other, 2);
+  cudaMemsetAsync(other, 0, 1, f.a);
+  cudaMemsetAsync(other + 1, 0, 1, f.b);
+  cudaStreamQuery(f.c);
+  cudaStreamSynchronize(f.c);
+  if (held) {
+    f.other = other;  // cudaFree would let the held copies run
+  } else {
+    cudaFree(other);
+  }
+}
+
+int stream_wait(Fixture& f) {
+  f.upload(f.a);
+  cudaEventRecord(f.event, f.a);
+  pass_time(f);
+  if (mended) cudaStreamWaitEvent(f.b, f.event);
+  auto const at = config(f.b);
+  cudaLaunchKernelEx(&at, copy, f.in, f.out, 0);
+  cudaStreamSynchronize(f.b);
+  cudaMemcpyAsync(f.host_out, f.out, f.bytes, cudaMemcpyDeviceToHost, f.b);
+  cudaStreamSynchronize(f.b);
+  return f.compare();
+}
+/// As above, after rounds that were right, and from another thread of the host.
+int last_wait(Fixture& f) {
+  for (int round = 0; round < 10; ++round) {
+    f.upload(f.a);
+    std::thread([&] {
+      cudaEventRecord(f.event, f.a);
+      if (mended || round < 9) cudaStreamWaitEvent(f.b, f.event);
+      auto const at = config(f.b);
+      cudaLaunchKernelEx(&at, copy, f.in, f.out, 0);
+      cudaEventRecord(f.event, f.b);
+    }).join();
+    cudaStreamWaitEvent(f.a, f.event);
+  }
+  return f.expect_copied();
+}
+int gemm_input(Fixture& f) {
+  f.upload(f.a);
+  pass_time(f);
+  if (mended) cudaStreamSynchronize(f.a);
+  cublasHandle_t handle = nullptr;
+  cublasCreate(&handle);
+  cublasLtMatmulDescOpaque_t desc;
+  cublasLtMatrixLayoutOpaque_t square;
+  cublasLtMatmulDescInit(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  cublasLtMatrixLayoutInit(&square, CUDA_R_32F, 8, 8, 8);
+  float const one = 1, zero = 0;
+  cublasLtMatmul(reinterpret_cast<cublasLtHandle_t>(handle), &desc, &one, f.in, &square, f.in, &square, &zero, f.out,
+                 &square, f.out, &square, nullptr, nullptr, 0, f.b);
+  cublasDestroy(handle);
+  return cudaStreamSynchronize(f.b);
+}
+int host_read(Fixture& f) {
+  f.upload(f.a);
+  auto const at = config(f.a);
+  cudaLaunchKernelEx(&at, copy, f.in, f.out, 0);
+  cudaMemcpyAsync(f.host_out, f.out, f.bytes, cudaMemcpyDeviceToHost, f.a);
+  pass_time(f);
+  if (mended) cudaStreamSynchronize(f.a);
+  return f.compare();
+}
+int refill(Fixture& f) {
+  f.upload(f.a);
+  cudaStreamSynchronize(f.a);
+  auto const at = config(f.b);
+  cudaLaunchKernelEx(&at, copy, f.in, f.out, 0);
+  cudaEventRecord(f.event, f.b);
+  pass_time(f);
+  if (mended) cudaStreamWaitEvent(f.a, f.event);
+  f.upload(f.a);
+  return f.expect_copied();
+}
+int freed_source(Fixture& f) {
+  float* source = nullptr;
+  cudaMallocHost(&source, f.bytes);
+  cudaMemcpyAsync(f.in, source, f.bytes, cudaMemcpyHostToDevice, f.a);
+  if (mended) cudaStreamSynchronize(f.a);
+  cudaFreeHost(source);
+  return cudaStreamSynchronize(f.a);
+}
+int reused_source(Fixture& f) {
+  f.upload(f.a);
+  if (mended) cudaStreamSynchronize(f.a);
+  f.host_in[0] = 7;
+  return cudaStreamSynchronize(f.a);
+}
+int device_overrun(Fixture& f) {
+  f.upload(f.a);
+  auto const at = config(f.a);
+  cudaLaunchKernelEx(&at, copy, f.in, f.out, mended ? 0 : 1);
+  return cudaStreamSynchronize(f.a);
+}
+int shared_overrun(Fixture& f) {
+  auto const at = config(f.a);
+  cudaLaunchKernelEx(&at, shared_index, f.out, mended ? 0 : 1);
+  return cudaStreamSynchronize(f.a);
+}
+
+struct Bug {
+  char const* name;
+  int (*run)(Fixture&);
+};
+constexpr Bug kBugs[] = {{"barrier", barrier},
+                         {"warp", warp},
+                         {"blocks", blocks},
+                         {"stream_wait", stream_wait},
+                         {"last_wait", last_wait},
+                         {"gemm_input", gemm_input},
+                         {"freed_source", freed_source},
+                         {"host_read", host_read},
+                         {"refill", refill},
+                         {"reused_source", reused_source},
+                         {"device_overrun", device_overrun},
+                         {"shared_overrun", shared_overrun}};
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  std::vector<std::string> const words(arguments + 1, arguments + count);
+  cuda_on_host::Modes modes;
+  for (std::string const& word : words) {
+    if (word == "mended") mended = true;
+    if (word == "hold") modes.hold_copies = held = true;
+    if (word == "poison") modes.poison_destinations = true;
+  }
+  cuda_on_host::set(modes);
+  for (Bug const& bug : kBugs) {
+    if (words.empty() || words[0] != bug.name) continue;
+    Fixture fixture;
+    int const result = bug.run(fixture);
+    if (result == kWrongValues) std::fputs("wrong values\n", stderr);
+    return result == 0 ? 0 : 1;
+  }
+  std::fputs("usage: planted_bugs NAME [mended] [hold] [poison]\n", stderr);
+  return 2;
+}

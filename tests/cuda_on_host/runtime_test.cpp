@@ -1,0 +1,301 @@
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <cuda_runtime.h>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "cuda_on_host/control.hpp"
+#include <gtest/gtest.h>
+
+namespace {
+
+using cuda_on_host::live;
+
+class Runtime : public testing::Test {
+ protected:
+  Runtime() {
+    cuda_on_host::reset();
+    before_ = live();
+  }
+  ~Runtime() override {
+    cuda_on_host::reset();
+    EXPECT_EQ(live(), before_);
+  }
+
+ private:
+  cuda_on_host::Live before_;
+};
+
+struct Stream {
+  explicit Stream(unsigned flags = cudaStreamNonBlocking) {
+    EXPECT_EQ(cudaStreamCreateWithFlags(&it, flags), cudaSuccess);
+  }
+  ~Stream() { EXPECT_EQ(cudaStreamDestroy(it), cudaSuccess); }
+  operator cudaStream_t() const { return it; }
+  cudaStream_t it = nullptr;
+};
+struct Event {
+  explicit Event(unsigned flags = cudaEventDisableTiming) {
+    EXPECT_EQ(cudaEventCreateWithFlags(&it, flags), cudaSuccess);
+  }
+  ~Event() { EXPECT_EQ(cudaEventDestroy(it), cudaSuccess); }
+  operator cudaEvent_t() const { return it; }
+  cudaEvent_t it = nullptr;
+};
+template <class T, bool on_device>
+struct Array {
+  explicit Array(std::size_t count_) : count(count_), bytes(count * sizeof(T)) {
+    EXPECT_EQ(on_device ? cudaMalloc(&it, bytes) : cudaMallocHost(&it, bytes), cudaSuccess);
+  }
+  ~Array() { EXPECT_EQ(on_device ? cudaFree(it) : cudaFreeHost(it), cudaSuccess); }
+  std::size_t count, bytes;
+  T* it = nullptr;
+};
+using Pinned = Array<int, false>;
+using Device = Array<int, true>;
+
+// For tests that look at what a race does.
+#if defined(__SANITIZE_THREAD__)
+#define SKIP_UNDER_TSAN() GTEST_SKIP()
+#else
+#define SKIP_UNDER_TSAN() static_cast<void>(0)
+#endif
+
+TEST_F(Runtime, CopiesThereAndBack) {
+  constexpr std::size_t kCount = 1000;
+  Pinned from(kCount), to(kCount);
+  Device first(kCount), second(kCount);
+  Stream stream;
+  for (std::size_t i = 0; i < kCount; ++i) from.it[i] = static_cast<int>(i);
+  EXPECT_EQ(cudaMemcpyAsync(first.it, from.it, from.bytes, cudaMemcpyHostToDevice, stream), cudaSuccess);
+  EXPECT_EQ(cudaMemcpyAsync(second.it, first.it, from.bytes, cudaMemcpyDeviceToDevice, stream), cudaSuccess);
+  EXPECT_EQ(cudaMemcpyAsync(to.it, second.it, from.bytes, cudaMemcpyDefault, stream), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  EXPECT_EQ(std::memcmp(to.it, from.it, from.bytes), 0);
+}
+
+TEST_F(Runtime, RefusesCopiesThatGoAstray) {
+  Pinned host(10);
+  Device device(10);
+  EXPECT_EQ(cudaMemcpy(device.it, host.it, 40, cudaMemcpyDeviceToHost), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpy(host.it, host.it, 40, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpy(device.it, host.it, 41, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpy(nullptr, host.it, 4, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemset(host.it, 0, 40), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpyAsync(device.it, host.it, 40, cudaMemcpyHostToDevice, reinterpret_cast<cudaStream_t>(&host)),
+            cudaErrorInvalidResourceHandle);
+}
+
+TEST_F(Runtime, GivesDeviceMemoryThatHoldsNothing) {
+  Device device(3);
+  std::array<int, 3> host{};
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(device.it) % 256, 0);
+  EXPECT_EQ(cudaMemcpy(host.data(), device.it, 12, cudaMemcpyDeviceToHost), cudaSuccess);
+  EXPECT_EQ(host, (std::array{-1, -1, -1}));
+  EXPECT_EQ(cudaMemset(device.it, 0, 12), cudaSuccess);
+  EXPECT_EQ(cudaMemcpy(host.data(), device.it, 12, cudaMemcpyDeviceToHost), cudaSuccess);
+  EXPECT_EQ(host, (std::array{0, 0, 0}));
+}
+
+TEST_F(Runtime, ReadsPageableMemoryAtTheCallAndPinnedMemoryLater) {
+  SKIP_UNDER_TSAN();
+  cuda_on_host::set({.hold_copies = true});
+  Stream stream;
+  Device device(2);
+  auto const source = std::make_unique<int>(1);
+  ASSERT_EQ(cudaMemcpyAsync(device.it, source.get(), 4, cudaMemcpyHostToDevice, stream), cudaSuccess);
+  *source = 2;
+  Pinned pinned(3);
+  pinned.it[0] = 3;
+  ASSERT_EQ(cudaMemcpyAsync(device.it + 1, pinned.it, 4, cudaMemcpyHostToDevice, stream), cudaSuccess);
+  pinned.it[0] = 4;
+  ASSERT_EQ(cudaMemcpyAsync(pinned.it + 1, device.it, 8, cudaMemcpyDeviceToHost, stream), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  EXPECT_EQ(pinned.it[1], 1);
+  EXPECT_EQ(pinned.it[2], 4);
+}
+
+TEST_F(Runtime, HoldsCopiesUntilSomebodyAsks) {
+  cuda_on_host::set({.hold_copies = true});
+  Stream stream, other;
+  Event event;
+  Pinned host(1);
+  Device device(1);
+  host.it[0] = 5;
+  struct Way {
+    cudaError_t (*ask)(cudaStream_t, cudaStream_t, cudaEvent_t);
+    cudaError_t answer;
+  };
+  Way const ways[] = {
+      {[](auto, auto, auto it) { return cudaEventQuery(it); }, cudaErrorNotReady},
+      {[](auto it, auto, auto) { return cudaStreamQuery(it); }, cudaErrorNotReady},
+      {[](auto, auto, auto it) { return cudaEventSynchronize(it); }, cudaSuccess},
+      {[](auto, auto, auto) { return cudaDeviceSynchronize(); }, cudaSuccess},
+      {[](auto, auto other_stream, auto it) { return cudaStreamWaitEvent(other_stream, it); }, cudaSuccess},
+  };
+  for (auto const& [ask, answer] : ways) {
+    ASSERT_EQ(cudaMemcpyAsync(device.it, host.it, 4, cudaMemcpyHostToDevice, stream), cudaSuccess);
+    ASSERT_EQ(cudaEventRecord(event, stream), cudaSuccess);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    EXPECT_EQ(ask(stream, other, event), answer);
+    while (cudaEventQuery(event) == cudaErrorNotReady) std::this_thread::yield();
+    EXPECT_EQ(cudaStreamQuery(stream), cudaSuccess);
+  }
+}
+
+TEST_F(Runtime, PoisonsDestinationsAsSoonAsLegal) {
+  SKIP_UNDER_TSAN();
+  cuda_on_host::set({.poison_destinations = true, .hold_copies = true});
+  Stream stream;
+  Pinned host(1), result(1);
+  Device device(1);
+  host.it[0] = 5;
+  result.it[0] = 6;
+  ASSERT_EQ(cudaMemset(device.it, 0, 4), cudaSuccess);
+  ASSERT_EQ(cudaMemcpy(result.it, device.it, 4, cudaMemcpyDeviceToHost), cudaSuccess);
+  EXPECT_EQ(result.it[0], 0);
+  ASSERT_EQ(cudaMemcpyAsync(device.it, host.it, 4, cudaMemcpyHostToDevice, stream), cudaSuccess);
+  ASSERT_EQ(cudaMemcpyAsync(result.it, device.it, 4, cudaMemcpyDeviceToHost), cudaSuccess);  // not ordered: a mistake
+  ASSERT_EQ(cudaStreamSynchronize(nullptr), cudaSuccess);
+  EXPECT_EQ(result.it[0], -1);
+  ASSERT_EQ(cudaMemcpyAsync(result.it, device.it, 4, cudaMemcpyDeviceToHost, stream), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  EXPECT_EQ(result.it[0], 5);
+}
+
+TEST_F(Runtime, OrdersTheNullStreamWithBlockingStreams) {
+  Pinned host(2);
+  Device device(1);
+  Stream blocking(cudaStreamDefault);
+  for (int i = 0; i < 50; ++i) {
+    cuda_on_host::set({.shuffle = static_cast<std::uint64_t>(i)});
+    ASSERT_EQ(cudaMemsetAsync(device.it, i, 4, blocking), cudaSuccess);
+    ASSERT_EQ(cudaMemcpyAsync(host.it, device.it, 4, cudaMemcpyDeviceToHost), cudaSuccess);
+    ASSERT_EQ(cudaMemsetAsync(device.it, 0, 4, blocking), cudaSuccess);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    ASSERT_EQ(host.it[0], i * 0x01010101);
+  }
+}
+
+TEST_F(Runtime, TellsTimeBetweenEvents) {
+  Stream stream;
+  Event start(cudaEventDefault), end(cudaEventDefault), untimed;
+  float elapsed = -1;
+  EXPECT_EQ(cudaEventElapsedTime(&elapsed, start, end), cudaErrorInvalidResourceHandle);  // not recorded
+  ASSERT_EQ(cudaEventRecord(start, stream), cudaSuccess);
+  ASSERT_EQ(cudaEventRecord(untimed, stream), cudaSuccess);
+  ASSERT_EQ(cudaEventRecord(end, stream), cudaSuccess);
+  ASSERT_EQ(cudaEventSynchronize(end), cudaSuccess);
+  EXPECT_EQ(cudaEventElapsedTime(&elapsed, start, end), cudaSuccess);
+  EXPECT_GE(elapsed, 0);
+  EXPECT_EQ(cudaEventElapsedTime(&elapsed, start, untimed), cudaErrorInvalidResourceHandle);
+}
+
+TEST_F(Runtime, RegistersWholePagesOnce) {
+  constexpr std::size_t kPage = 4096;
+  alignas(kPage) static std::array<char, 4 * kPage> memory;
+  char* const at = memory.data();
+  EXPECT_EQ(cudaHostRegister(at + 10, kPage, cudaHostRegisterDefault), cudaSuccess);  // two pages
+  EXPECT_EQ(live().pinned_ranges, 1);
+  EXPECT_EQ(cudaHostRegister(at + kPage + 100, 10, cudaHostRegisterDefault), cudaErrorHostMemoryAlreadyRegistered);
+  EXPECT_EQ(cudaHostRegister(at + 2 * kPage, kPage, cudaHostRegisterDefault), cudaSuccess);
+  EXPECT_EQ(cudaHostRegister(at + 3 * kPage, 0, cudaHostRegisterDefault), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaHostUnregister(at), cudaErrorHostMemoryNotRegistered);
+  Device device(4 * kPage);
+  EXPECT_EQ(cudaMemcpy(device.it, at + 2 * kPage, 2 * kPage, cudaMemcpyHostToDevice), cudaErrorInvalidValue);  // half
+  EXPECT_EQ(cudaHostUnregister(at + 10), cudaSuccess);
+  EXPECT_EQ(cudaHostUnregister(at + 10), cudaErrorHostMemoryNotRegistered);
+  EXPECT_EQ(cudaHostUnregister(at + 2 * kPage), cudaSuccess);
+}
+
+TEST_F(Runtime, KeepsTheLastError) {
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+  EXPECT_EQ(cudaSetDevice(3), cudaErrorInvalidDevice);
+  EXPECT_EQ(cudaSetDevice(0), cudaSuccess);
+  EXPECT_EQ(cudaPeekAtLastError(), cudaErrorInvalidDevice);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidDevice);
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+  EXPECT_STREQ(cudaGetErrorName(cudaErrorNotReady), "cudaErrorNotReady");
+  EXPECT_STREQ(cudaGetErrorString(cudaErrorMemoryAllocation), "out of memory");
+}
+
+TEST_F(Runtime, RunsOutOfMemory) {
+  cuda_on_host::set({.total_memory = 1000});
+  size_t free = 0, total = 0;
+  int *first = nullptr, *second = nullptr;
+  ASSERT_EQ(cudaMalloc(&first, 600), cudaSuccess);
+  EXPECT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+  EXPECT_EQ(free, 400);
+  EXPECT_EQ(total, 1000);
+  EXPECT_EQ(cudaMalloc(&second, 401), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaFree(first), cudaSuccess);
+  EXPECT_EQ(cudaMalloc(&second, 401), cudaSuccess);
+  EXPECT_EQ(cudaFree(second), cudaSuccess);
+  EXPECT_EQ(cudaFree(&total), cudaErrorInvalidValue);
+}
+
+TEST_F(Runtime, FailsTheCallThatTheTestNames) {
+  cuda_on_host::fail("cudaMalloc", 2, cudaErrorMemoryAllocation);
+  int *first = nullptr, *second = nullptr;
+  EXPECT_EQ(cudaMalloc(&first, 4), cudaSuccess);
+  EXPECT_EQ(cudaMalloc(&second, 4), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cuda_on_host::calls("cudaMalloc"), 2);
+  cuda_on_host::fail("", 1, cudaErrorUnknown);
+  EXPECT_EQ(cudaFree(first), cudaErrorUnknown);  // freed all the same
+  EXPECT_EQ(cuda_on_host::calls(""), 3);
+  EXPECT_EQ(cudaMalloc(&second, 4), cudaSuccess);
+  EXPECT_EQ(cudaFree(second), cudaSuccess);
+}
+
+TEST_F(Runtime, HasNoDeviceWhenTheTestSaysSo) {
+  int count = 7;
+  EXPECT_EQ(cudaGetDeviceCount(&count), cudaSuccess);
+  EXPECT_EQ(count, 1);
+  for (cudaError_t const error : {cudaErrorNoDevice, cudaErrorInsufficientDriver}) {
+    cuda_on_host::set({.device_error = error});
+    EXPECT_EQ(cudaGetDeviceCount(&count), error);
+    EXPECT_EQ(count, 0);
+    EXPECT_EQ(cudaSetDevice(0), error);
+  }
+}
+
+// Several hosts, each with a stream that fills slots and one that reads them; the right waits must suffice however long
+// things take, and be seen to.
+TEST_F(Runtime, NeedsNoMoreThanTheRightWaits) {
+  for (int mode = 0; mode < 4; ++mode) {
+    if (mode == 1) cuda_on_host::set({.hold_copies = true});
+    if (mode == 2) cuda_on_host::set({.poison_destinations = true, .hold_copies = true});
+    if (mode == 3) cuda_on_host::set({.shuffle = 1});
+    auto const host = [] {
+      constexpr std::size_t kSlots = 3, kRounds = 60, kSize = 64;
+      Stream fill, read;
+      Event filled[kSlots], used[kSlots];
+      Pinned source(kSlots * kSize), result(kRounds * kSize);
+      Device slots(kSlots * kSize), output(kSize);
+      for (std::size_t round = 0; round < kRounds; ++round) {
+        std::size_t const slot = round % kSlots, at = slot * kSize;
+        EXPECT_EQ(cudaEventSynchronize(filled[slot]), cudaSuccess);  // before the source is written
+        for (std::size_t i = 0; i < kSize; ++i) source.it[at + i] = static_cast<int>(round);
+        EXPECT_EQ(cudaStreamWaitEvent(fill, used[slot]), cudaSuccess);
+        EXPECT_EQ(cudaMemcpyAsync(slots.it + at, source.it + at, kSize * 4, cudaMemcpyHostToDevice, fill), cudaSuccess);
+        EXPECT_EQ(cudaEventRecord(filled[slot], fill), cudaSuccess);
+        EXPECT_EQ(cudaStreamWaitEvent(read, filled[slot]), cudaSuccess);
+        EXPECT_EQ(cudaMemcpyAsync(output.it, slots.it + at, kSize * 4, cudaMemcpyDeviceToDevice, read), cudaSuccess);
+        EXPECT_EQ(cudaEventRecord(used[slot], read), cudaSuccess);
+        EXPECT_EQ(cudaMemcpyAsync(result.it + round * kSize, output.it, kSize * 4, cudaMemcpyDeviceToHost, read),
+                  cudaSuccess);
+      }
+      EXPECT_EQ(cudaStreamSynchronize(read), cudaSuccess);
+      for (std::size_t i = 0; i < kRounds * kSize; ++i) ASSERT_EQ(result.it[i], static_cast<int>(i / kSize));
+    };
+    std::thread other(host);
+    host();
+    other.join();
+    cuda_on_host::reset();
+  }
+}
+
+}  // namespace
