@@ -67,6 +67,8 @@ void add_serve_options(CLI::App& app, ServeOptions& options) {
              "Most bytes of experts in host memory, resident or on their way: a share of all experts (20%), a size "
              "(512MiB, 2GB) or a number of bytes");
   add_budget(app, "--device-budget", options.device_budget, "With --device cuda, the same for GPU memory");
+  app.add_flag("--preload", options.preloads,
+               "With --device cuda, fill host memory with experts before the first batch, as many as its budget holds");
   add_choice(app, "--policy", options.policy, policy_words(), "Which expert leaves when another needs its slot");
   add_prefetch_depth(app, options.prefetch_depth);
   add_number(app, "--threads", options.threads, {1, kMaxThreads}, "Compute threads");
@@ -88,6 +90,7 @@ Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& optio
   }
   SIDA_TRY(served->open_stores(options));
   SIDA_TRY(served->load_encoder(options));
+  if (served->host_store && options.preloads) SIDA_TRY(served->preload());
   if (options.threads == 1) {
     served->pool = std::make_unique<InlinePool>();
   } else {
@@ -118,6 +121,20 @@ Status ServedModel::open_stores(ServeOptions const& options) {
   }
   host_store = std::move(host);
   SIDA_TRY_ASSIGN(store, device->open_store(*checkpoint.experts, *host_store, of_budget(options.device_budget)));
+  return {};
+}
+
+Status ServedModel::preload() {
+  std::vector<ExpertId> experts;
+  for (std::uint32_t layer = 0; layer < checkpoint.config.moe_layers(); ++layer) {
+    for (std::uint32_t expert = 0; expert < checkpoint.config.num_experts; ++expert) experts.push_back({layer, expert});
+  }
+  experts.resize(std::min<std::size_t>(experts.size(), host_store->slots()));
+  SIDA_TRY_ASSIGN(auto event, host_store->begin_event(experts));
+  while (!event.done()) {
+    SIDA_TRY_ASSIGN(Wave const wave, event.next_wave(StreamRef::host()));
+    static_cast<void>(wave);
+  }
   return {};
 }
 

@@ -38,8 +38,9 @@ enum class Device : std::uint8_t { cpu, cuda };
 struct ServeOptions {
   std::string model;
   Device device = Device::cpu;
-  Budget budget;         ///< of host memory
-  Budget device_budget;  ///< of GPU memory
+  Budget budget;          ///< of host memory
+  Budget device_budget;   ///< of GPU memory
+  bool preloads = false;  ///< host memory is filled with experts beforehand
   PolicyKind policy = PolicyKind::lfru;
   std::uint64_t threads = default_threads();
   CapacityRule capacity = CapacityRule::hf;
@@ -55,7 +56,7 @@ struct ServeOptions {
   static std::uint64_t default_threads() noexcept;
 };
 
-/// Declares --model, --device, --budget, --device-budget, --policy, --prefetch-depth, --threads, --capacity,
+/// Declares --model, --device, --budget, --device-budget, --preload, --policy, --prefetch-depth, --threads, --capacity,
 /// --read-path and --isa.
 void add_serve_options(CLI::App& app, ServeOptions& options);
 
@@ -86,6 +87,8 @@ struct ServedModel {
 
   Status open_stores(ServeOptions const& options);
   Status load_encoder(ServeOptions const& options);
+  /// Reads experts into the host store, in their order, as many as it holds.
+  Status preload();
   /// Slot bytes of all experts.
   std::uint64_t expert_bytes_total() const noexcept { return checkpoint.expert_count() * store->slot_bytes(); }
 };
