@@ -74,6 +74,7 @@ struct ClassifyOptions {
   std::string out;
   std::string json;
   std::string record;
+  bool warms_up = false;
   bool quiet = false;
 
   Prefetch prefetch_or_default() const {
@@ -177,11 +178,16 @@ class ClassifyCommand final : public Command {
     app.add_option("--out", options_.out, "Write labels and scores to this file")->type_name("FILE");
     app.add_option("--json", options_.json, "Write the account of the run to this file")->type_name("FILE");
     app.add_option("--record", options_.record, "Write the routing to this folder")->type_name("DIR");
+    app.add_flag("--warm-up", options_.warms_up,
+                 "Answer all inputs once beforehand, unmeasured; what that loaded stays");
     app.add_flag("--quiet", options_.quiet, "No summary and no progress bar");
   }
 
   void check() const override {
     check_input_options(options_.input);
+    if (options_.warms_up && options_.mode == RunMode::predicted) {
+      throw CLI::ValidationError("--warm-up", "this is for --mode exact");
+    }
     bool const predicted = options_.mode == RunMode::predicted;
     Prefetch const prefetch = options_.prefetch_or_default();
     if (predicted && prefetch != Prefetch::hash && prefetch != Prefetch::none) {
@@ -211,7 +217,8 @@ class ClassifyCommand final : public Command {
         .predictor = options_.needs_hash() ? predictor_path(options_.hash, served->checkpoint.path) : std::string(),
         .hash = options_.hash,
         .lookahead = options_.lookahead,
-        .batch = options_.input.batch};
+        .batch = options_.input.batch,
+        .warmed_up = options_.warms_up};
     if (outputs.json) SIDA_TRY(outputs.json->write(make_report(account, settings, *served).json()));
     SIDA_TRY(outputs.finish());
     SIDA_TRY(outputs.publish());
@@ -225,7 +232,7 @@ class ClassifyCommand final : public Command {
   Result<RunAccount> measure(ServedModel& served, InputRows const& input, Outputs& outputs, Session const& session) {
     bool const shows = session.has_terminal() && !options_.quiet;
     InputBatches const batches(input, served, options_.input.batch);
-    Progress recording(shows, "recording the routing", "sequences");
+    Progress recording(shows, options_.warms_up ? "warming up" : "recording the routing", "sequences");
     HitRateMeter meter;
     PipelineStats stats;
     PipelineOptions pipeline;
@@ -237,6 +244,8 @@ class ClassifyCommand final : public Command {
     pipeline.lookahead = options_.lookahead;
     pipeline.start = PipelineStart::when_plans_are;
 
+    if (options_.warms_up) SIDA_TRY(run_unmeasured(served, batches, session, recording));
+    StoreStats const store_before = served.store->stats();
     Progress progress(shows, "classifying", "sequences");
     ClassifyObserver observer(input, served, outputs, progress);
     ReadStats const reads_before = served.checkpoint.experts->read_stats();
@@ -244,7 +253,7 @@ class ClassifyCommand final : public Command {
     SIDA_TRY(run_batches(served, predictor, batches, observer, pipeline, session));
     RunAccount account = observer.account();
     account.wall_s = std::chrono::duration<double>(Clock::now() - began).count();
-    account.store = served.store->stats();
+    account.store = served.store->stats() - store_before;
     account.reads = served.checkpoint.experts->read_stats() - reads_before;
     account.pipeline = stats;
     account.hit_rates = meter.rates();

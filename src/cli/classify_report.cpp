@@ -89,6 +89,7 @@ Report make_report(RunAccount const& account, RunSettings const& settings, Serve
   report.add("capacity", to_string(settings.serve.capacity));
   report.add("read_path", to_string(settings.serve.read_path));
   report.add("isa", sida::to_string(settings.serve.isa));
+  report.add("warm_up", settings.warmed_up ? "yes" : "no");
   report.add("sequences", account.sequences);
   report.add("tokens", account.tokens);
   report.add("batches", std::uint64_t{account.batch_ms.size()});
@@ -136,8 +137,10 @@ std::string make_summary(RunAccount const& account, RunSettings const& settings,
                                  std::to_string(served.checkpoint.expert_count()) + " experts (" +
                                  format_bytes(served.expert_bytes_total()) + ")");
   table.row("most resident", format_bytes(stats.peak_resident_bytes));
-  table.row("experts read", format_bytes(stats.bytes_loaded) + "; the least possible is " + format_bytes(least) +
-                                (least > 0 ? " (" + format_fixed(ratio(stats.bytes_loaded, least), 2) + "x)" : ""));
+  table.row(
+      "experts read",
+      format_bytes(stats.bytes_loaded) + "; the least possible is " + format_bytes(least) +
+          (least > 0 && !settings.warmed_up ? " (" + format_fixed(ratio(stats.bytes_loaded, least), 2) + "x)" : ""));
   table.row("expert hits", std::to_string(stats.hits) + " of " + std::to_string(stats.hits + stats.misses) + " (" +
                                format_fixed(100 * ratio(stats.hits, stats.hits + stats.misses), 1) + " %)");
   table.row("peak memory", format_bytes(peak_rss_bytes()));

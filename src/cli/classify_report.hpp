@@ -39,6 +39,7 @@ struct RunSettings {
   HashOptions hash;
   std::uint64_t lookahead = 0;
   std::uint64_t batch = 1;
+  bool warmed_up = false;
 };
 
 /// What was read between two snapshots.

@@ -16,7 +16,7 @@ namespace sida::cli {
 template <SteppingModel M, Predictor P, BatchObserver<M> O>
 Status run_batches(M& model, ServedModel& served, P& predictor, InputBatches batches, O& observer,
                    PipelineOptions options, Session const& session) {
-  std::stop_callback const on_stop(session.stop(), [&served] { served.store->cancel(); });
+  std::stop_callback const on_stop(session.stop(), [&served] { served.cancel(); });
   options.stop = session.stop();
   return run_pipeline(model, predictor, batches, observer, *served.store, *served.pool, options);
 }

@@ -64,6 +64,12 @@ Result<ActivationPlan> WrongPredictor::predict(PredictorInput const& input) {
   return plan;
 }
 
+Status run_unmeasured(ServedModel& served, InputBatches const& batches, Session const& session, Progress& progress) {
+  NoPredictor predictor;
+  ProgressObserver observer(progress, batches.inputs());
+  return run_batches(served, predictor, batches, observer, PipelineOptions{}, session);
+}
+
 Result<AnyPredictor> make_predictor(Prefetch prefetch, ServedModel& served, InputBatches const& batches,
                                     Session const& session, Progress& progress) {
   SwitchConfig const& config = served.checkpoint.config;

@@ -35,6 +35,9 @@ class WrongPredictor {
 };
 static_assert(Predictor<WrongPredictor>);
 
+/// Answers `batches`, to no avail but that everything is warm.
+Status run_unmeasured(ServedModel& served, InputBatches const& batches, Session const& session, Progress& progress);
+
 /// A predictor that doesn't read the input, or that has seen it: every one but the hash function. For the oracle this
 /// runs `batches` once, and then empties the store and zeroes its counters.
 /// @return what the run returns; invalid_argument for Prefetch::hash.

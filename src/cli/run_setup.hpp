@@ -89,6 +89,11 @@ struct ServedModel {
   Status load_encoder(ServeOptions const& options);
   /// Reads experts into the host store, in their order, as many as it holds.
   Status preload();
+  /// Wakes whoever waits for experts.
+  void cancel() noexcept {
+    store->cancel();
+    if (host_store) host_store->cancel();
+  }
   /// Slot bytes of all experts.
   std::uint64_t expert_bytes_total() const noexcept { return checkpoint.expert_count() * store->slot_bytes(); }
 };
