@@ -1,5 +1,10 @@
 # Whether the CUDA backend is built: SIDA_CUDA_FOUND, the language CUDA and the package CUDAToolkit.
-set(SIDA_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO (where nvcc and cuBLAS are), ON or OFF")
+# A project that adds sida as a folder says so if it wants it.
+set(sida_cuda_default OFF)
+if(PROJECT_IS_TOP_LEVEL)
+  set(sida_cuda_default AUTO)
+endif()
+set(SIDA_CUDA ${sida_cuda_default} CACHE STRING "Build the CUDA backend: AUTO (where nvcc and cuBLAS are), ON or OFF")
 set_property(CACHE SIDA_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(SIDA_CUDA_FOUND OFF)
 if(NOT SIDA_CUDA MATCHES "^(AUTO|ON|OFF)$")

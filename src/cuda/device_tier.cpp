@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/range.hpp"
 #include "cuda/reader_events.hpp"
 
 #include "sida/core/expert_layout.hpp"
@@ -220,6 +221,7 @@ void DeviceTier::copy_loop(Copier& copier) {
     bool const ahead = request->urgency == FillUrgency::prefetch;
     if (ahead) ++prefetching_;
     lock.unlock();
+    Range const range(ahead ? "sida: copy ahead" : "sida: copy");
     Wave lease;
     Slot& slot = at(request->slot);
     std::uint64_t number = 0;

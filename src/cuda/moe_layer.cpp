@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cuda/element_rows.hpp"
+#include "cuda/range.hpp"
 
 #include "kernels/cuda/kernels.hpp"
 #include "layer/expert_groups.hpp"
@@ -238,6 +239,7 @@ std::size_t moe_pinned_bytes(MoeShape const& shape, std::int64_t tokens) noexcep
 
 Status moe_route(MoeShape const& shape, DeviceRouter const& router, Matrix<float const, Tier::device> logits,
                  DeviceTokenLayout const& layout, Routing<> out, MoeContext const& context) {
+  Range const range("sida: route");
   std::int64_t const tokens = logits.rows;
   if (router.k != shape.k) {
     return {Errc::invalid_argument, "MoE layer: a router of " + std::to_string(router.k) +
@@ -245,6 +247,9 @@ Status moe_route(MoeShape const& shape, DeviceRouter const& router, Matrix<float
   }
   if (router.rule != CapacityRule::none && router.capacity < 0) {
     return {Errc::invalid_argument, "router: an expert capacity of " + std::to_string(router.capacity)};
+  }
+  if (router.rule != CapacityRule::none && (layout.sequence_offsets == nullptr || layout.sequences < 1)) {
+    return {Errc::invalid_argument, "router: an expert capacity is of a sequence, but no sequences are given"};
   }
   if (tokens < 0 || tokens > sida::detail::kMaxAssignments / shape.k) {
     return {Errc::invalid_argument, "MoE layer: " + std::to_string(tokens) + " tokens"};
@@ -288,6 +293,7 @@ Status moe_route(MoeShape const& shape, DeviceRouter const& router, Matrix<float
 
 Status moe_apply(MoeShape const& shape, Dtype dtype, ExpertStore& store, Matrix<float const, Tier::device> x,
                  Routing<> routing, Matrix<float, Tier::device> y, bool adds, MoeContext const& context) {
+  Range const range("sida: MoE layer");
   SIDA_TRY(sida::detail::can_implement(shape, dtype));
   SIDA_TRY(sida::detail::check_operands(shape, x, routing, y));
   SIDA_TRY(check_lent(shape, dtype, x.rows, context));
@@ -308,7 +314,11 @@ Status moe_apply(MoeShape const& shape, Dtype dtype, ExpertStore& store, Matrix<
   sida::detail::StoreExperts experts(store, StreamRef::native(context.stream), context.position);
   SIDA_TRY(experts.begin(wanted));
   for (;;) {
-    SIDA_TRY_ASSIGN(std::span<LeasedExpert const> const wave, experts.next_wave());
+    auto next = [&] {
+      Range const waiting("sida: wait for experts");
+      return experts.next_wave();
+    }();
+    SIDA_TRY_ASSIGN(std::span<LeasedExpert const> const wave, std::move(next));
     if (wave.empty()) break;
     SIDA_TRY(run.wave(wave));
     experts.release();

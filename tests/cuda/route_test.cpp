@@ -102,5 +102,18 @@ TEST_F(CudaRoute, LogitsThatAreNoNumbersAreNamed) {
   }
 }
 
+TEST_F(CudaRoute, ACapacityWantsSequences) {
+  MoeShape const shape{.layer = 0, .experts = 4, .k = 1, .d_model = 8, .d_ff = 8};
+  test::DeviceFloats logits(2, 4);
+  cuda::Gemm gemm(nullptr, {});
+  HostRouting out;
+  out.resize(2, 1);
+  Status const status =
+      cuda::detail::moe_route(shape, cuda::detail::DeviceRouter::of(SwitchRouter(CapacityRule::hf, 3)), logits.view(),
+                              {}, out.view(), {.gemm = gemm});
+  EXPECT_EQ(status.code(), Errc::invalid_argument);
+  EXPECT_NE(status.message().find("no sequences"), std::string::npos) << status.message();
+}
+
 }  // namespace
 }  // namespace sida

@@ -31,7 +31,7 @@ struct MoeContext {
 
 /// How the tokens of a batch divide into sequences, in device memory; see `TokenLayout`.
 struct DeviceTokenLayout {
-  std::uint32_t const* sequence_offsets = nullptr;  ///< [sequences + 1]
+  std::uint32_t const* sequence_offsets = nullptr;  ///< [sequences + 1]; only capacities need it
   std::int64_t sequences = 0;
   std::uint8_t const* real = nullptr;  ///< [tokens], or null when all are
 };
