@@ -22,10 +22,10 @@ namespace sida::inline v0::cuda {
 struct MoeContext {
   Gemm& gemm;
   cudaStream_t stream = nullptr;
-  std::span<std::byte> workspace;  ///< device memory, at least `workspace_bytes(tokens)`, aligned to 256
+  std::span<std::byte> workspace = {};  ///< device memory, at least `workspace_bytes(tokens)`, aligned to 256
   /// Pinned host memory, at least `pinned_bytes(tokens)`, aligned to 64. The device reads it later: not to be used
   /// again before the stream has passed this step.
-  std::span<std::byte> pinned;
+  std::span<std::byte> pinned = {};
   PlanPosition position = {};  ///< where this step stands in a submitted plan
 };
 
