@@ -41,7 +41,7 @@ class BaseExperts final : public ExpertSource {
     std::size_t const total = layout().size_bytes;
     std::size_t const some = numbers_.size() * sizeof(bf16);
     for (std::size_t at = 0; at < total; at += some) {  // from another number on for each expert
-      std::size_t const shift = (id.expert * 37 + id.layer * 101) % 1000 * 2;
+      std::size_t const shift = (std::size_t{id.expert} * 37 + std::size_t{id.layer} * 101) % 1000 * 2;
       std::size_t const bytes = std::min(some - shift, total - at);
       std::memcpy(dst.data() + at, reinterpret_cast<std::byte const*>(numbers_.data()) + shift, bytes);
     }

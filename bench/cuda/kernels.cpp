@@ -40,7 +40,7 @@ int main() {
   auto const stream_owner = take(cuda::Stream::create());
   cudaStream_t const stream = stream_owner.get();
   auto const layout = take(ExpertLayout::of({FfnKind::relu, Dtype::bf16, kModel, kHidden}));
-  constexpr std::int64_t kMostRows = 512 * kActive;
+  constexpr std::int64_t kMostRows = std::int64_t{512} * kActive;
   cuda::DeviceMemory memory;
   auto const allocate = [&](std::int64_t bytes) {
     Buffer buffer = take(Buffer::allocate(memory, static_cast<std::size_t>(bytes), 256));

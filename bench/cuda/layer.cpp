@@ -68,7 +68,7 @@ int main() {
   bench::BaseLayer layer({kExperts}, kExperts, PolicyKind::lru);
   Roof const roof = measure_roof(layer.stream());
   bench::JsonLine("roof").add("read_bytes_per_s", roof.read_bytes_per_s).add("bf16_flops", roof.flops);
-  layer.reserve(64 * 512);
+  layer.reserve(std::int64_t{64} * 512);
   for (std::uint32_t const active : {32U, 64U}) {
     for (std::int64_t const each : {1, 2, 4, 8, 12, 16, 32, 64, 128, 256, 512}) {
       std::vector<HostRouting> sets;  // other experts at each step, so that none stays in the cache

@@ -16,7 +16,6 @@
 namespace sida {
 namespace {
 
-using test::must;
 using test::take;
 
 double rounded(double value, Dtype dtype) {

@@ -93,7 +93,7 @@ TEST_F(CudaRoute, TopKIsThatOfTheCpu) {
 
 TEST_F(CudaRoute, LogitsThatAreNoNumbersAreNamed) {
   for (float const bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    std::vector<float> logits(4 * 8, 1.0F);
+    std::vector<float> logits(32, 1.0F);  // [4, 8]
     logits[2 * 8 + 5] = bad;
     HostRouting routing;
     Status const status = route_on_device(SwitchRouter(CapacityRule::none, 0), logits, 8, {0, 4}, {}, routing);
