@@ -108,9 +108,15 @@ __device__ __forceinline__ float take(Shares<TILES> const& shares, int column, i
   return sum;
 }
 
+/// How many blocks share a processor, and so its registers: as many as they do without spilling any.
+constexpr int blocks_per_processor(int tiles, Product product) {
+  if (tiles > 1) return 4;
+  return product == Product::gated ? 5 : 6;
+}
+
 /// Grid: [blocks of outputs, groups].
 template <class T, int TILES, Product PRODUCT>
-__global__ void __launch_bounds__(kWarps* kWarp, TILES == 1 ? 6 : 4)
+__global__ void __launch_bounds__(kWarps* kWarp, blocks_per_processor(TILES, PRODUCT))
     skinny_mma_kernel(GroupShape const shape, RowGroups const groups, T const* x, void* y) {
   constexpr bool kGated = PRODUCT == Product::gated;
   __shared__ Shares<TILES> shares[kGated ? 2 : 1];
