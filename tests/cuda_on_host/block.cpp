@@ -97,8 +97,10 @@ class Runner {
     blockDim = shape.block;
     gridDim = shape.grid;
     prepare_memory(shape.shared_bytes);
+    launch.begun.acquire();
     std::size_t const blocks = std::size_t{shape.grid.x} * shape.grid.y * shape.grid.z;
     for (std::size_t block = first; block < blocks && why_ == nullptr; block += step) run_block(block);
+    launch.ended->release();
     prepare_memory(0);
     // After a failure some are amid a kernel; and ThreadSanitizer has some 8000 threads for all streams together.
     if (why_ != nullptr || (has_tsan() && lanes_.size() > 256)) drop_lanes();
@@ -113,6 +115,7 @@ class Runner {
            std::to_string(lanes_in_block_) + " threads, " + std::to_string(done_) + " exited, " +
            std::to_string(at_barrier_) + " wait in __syncthreads";
   }
+
   void barrier() {
     Token& meeting = barrier_[barrier_turn_];
     meeting.release();
@@ -169,8 +172,10 @@ class Runner {
     }
     at_barrier_ = 0;
     done_ = 0;
-    block_turn_ ^= 1;
+    // Blocks of one runner use the same shared memory, so they are in order.
+    begun_.release();
     enter(0, home_);
+    ended_.acquire();
   }
 
   void enter(unsigned index, Fiber& from) {
@@ -242,13 +247,9 @@ class Runner {
     for (;;) current_runner->run_lane();
   }
   void run_lane() {
-    // Blocks of one runner use the same shared memory, so they are in order; the token has two places, lest a lane
-    // that begins late be ordered after one of its own block that ended early.
-    launch_->begun.acquire();
-    ended_[block_turn_ ^ 1].acquire();
+    begun_.acquire();
     (*launch_->body)();
-    ended_[block_turn_].release();
-    launch_->ended->release();
+    ended_.release();
     lane_->state = State::done;
     ++done_;
     next();
@@ -301,24 +302,16 @@ class Runner {
   unsigned lanes_in_block_ = 0, at_barrier_ = 0, done_ = 0;
   unsigned index_ = 0;    // of the lane that runs
   Lane* lane_ = nullptr;  // the lane that runs
-  Token barrier_[2], ended_[2];
-  unsigned barrier_turn_ = 0, block_turn_ = 0;
+  Token barrier_[2], begun_, ended_;
+  unsigned barrier_turn_ = 0;
 };
 
 thread_local Runner* Runner::current_runner = nullptr;
 
-/// A thread that runs blocks. Blocks on two threads have no order, and each its own shared memory.
+/// A thread that runs blocks, for ever. Blocks on two threads have no order, and each its own shared memory.
 class Helper {
  public:
-  Helper() : thread_([this] { loop(); }) {}
-  ~Helper() {
-    {
-      std::lock_guard const lock(mutex_);
-      stop_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
-  }
+  Helper() { std::thread(&Helper::loop, this).detach(); }
   void begin(Launch& launch, unsigned first) {
     {
       std::lock_guard const lock(mutex_);
@@ -334,12 +327,11 @@ class Helper {
   }
 
  private:
-  void loop() {
+  [[noreturn]] void loop() {
     Unseen const unseen;
     std::unique_lock lock(mutex_);
     for (;;) {
-      changed_.wait(lock, [&] { return stop_ || launch_ != nullptr; });
-      if (stop_) return;
+      changed_.wait(lock, [&] { return launch_ != nullptr; });
       {
         Seen const seen;
         runner_.run(*launch_, first_, 2);
@@ -353,27 +345,49 @@ class Helper {
   std::condition_variable changed_;
   Launch* launch_ = nullptr;
   unsigned first_ = 0;
-  bool stop_ = false;
   Runner runner_;
-  std::thread thread_;
 };
 
-// Of a stream's thread, under ThreadSanitizer. A kernel that may overlap the one before it runs on the other pair of
-// helpers: what a fiber did is ordered before all that it does later.
-thread_local std::unique_ptr<Helper> helpers[2][2];
+/// Helpers that no stream has now. Their fibers are costly; what streams did that are gone is seen as ordered.
+struct Idle {
+  std::mutex mutex;
+  std::vector<Helper*> helpers;
+};
+Idle& idle() {
+  static Idle* const it = new Idle;  // threads of streams may outlive main
+  return *it;
+}
+
+/// What a stream's thread has under ThreadSanitizer. A kernel that may overlap the one before it runs on the other pair
+/// of helpers: what a fiber did is ordered before all that it does later.
+struct Helpers {
+  ~Helpers() {
+    Unseen const unseen;
+    std::lock_guard const lock(idle().mutex);
+    for (Helper* const helper : all) {
+      if (helper != nullptr) idle().helpers.push_back(helper);
+    }
+  }
+  Helper& at(unsigned pair, unsigned i) {
+    Helper*& helper = all[2 * pair + i];
+    if (helper != nullptr) return *helper;
+    std::lock_guard const lock(idle().mutex);
+    if (idle().helpers.empty()) return *(helper = new Helper);
+    helper = idle().helpers.back();
+    idle().helpers.pop_back();
+    return *helper;
+  }
+  Helper* all[4] = {};
+};
+thread_local Helpers helpers;
 thread_local unsigned pair = 0;
 thread_local std::vector<TokenRef> kernel_ends;  // that this thread has not come after yet
 
 std::string run_on_helpers(Launch& launch) {
   Unseen const unseen;
-  std::string failure;
-  for (unsigned i = 0; i < 2; ++i) {
-    auto& helper = helpers[pair][i];
-    if (!helper) helper = std::make_unique<Helper>();
-    helper->begin(launch, i);
-  }
-  for (auto const& helper : helpers[pair]) failure = std::max(failure, helper->end());
-  return failure;
+  for (unsigned i = 0; i < 2; ++i) helpers.at(pair, i).begin(launch, i);
+  std::string const first = helpers.at(pair, 0).end(), second = helpers.at(pair, 1).end();
+  return first.empty() ? second : first;
 }
 
 }  // namespace

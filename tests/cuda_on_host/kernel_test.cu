@@ -146,10 +146,10 @@ __global__ void shared_words(int* out, int words) {
   __syncthreads();
   shared[i] = i;
   __syncthreads();
-  out[i] = is_fresh ? shared[31 - i] : -2;
+  out[blockIdx.x * 32 + threadIdx.x] = is_fresh ? shared[31 - i] : -2;
 }
 TEST_F(Kernel, GivesABlockTheSharedMemoryOfItsLaunch) {
-  int* const out = device(32);
+  int* const out = device(96);
   for (int const words : {32, 12288, 58112}) {  // 48 KiB go unasked, 227 KiB at most
     shared_bytes_ = static_cast<std::size_t>(words) * 4;
     auto const* const kernel = reinterpret_cast<void const*>(shared_words);
@@ -158,7 +158,7 @@ TEST_F(Kernel, GivesABlockTheSharedMemoryOfItsLaunch) {
       EXPECT_EQ(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, words * 4), cudaSuccess);
     }
     ASSERT_EQ(launch(3, 32, shared_words, out, words), cudaSuccess);
-    EXPECT_EQ(read(out, 32)[5], 26);
+    EXPECT_EQ(read(out, 96)[69], 26);
     EXPECT_EQ(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (227 << 10) + 1),
               cudaErrorInvalidValue);
   }
@@ -188,7 +188,7 @@ __global__ void wrong_warp(int way) {
 }
 TEST_F(Kernel, FailsWhereAWarpWouldHang) {
   char const* const failures[] = {"of 32 threads, 0 exited, 16 wait in __syncthreads",
-                                  "block (0, 0, 0) of (2, 1, 1): a mask that isn't the whole warp's",
+                                  "of (2, 1, 1): a mask that isn't the whole warp's",
                                   "0 exited, 0 wait"};
   for (int way = 0; way < 3; ++way) {
     EXPECT_EQ(launch(2, 32, wrong_warp, way), cudaErrorLaunchFailure);
