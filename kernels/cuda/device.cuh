@@ -77,13 +77,13 @@ __device__ __forceinline__ float silu(float value) { return value / (1.0F + expf
 /// Work of the kernel before this one on the stream is visible from here on. A kernel that is launched by
 /// `launch_early` calls it before it touches what another kernel writes or reads, and may do other things before.
 __device__ __forceinline__ void wait_for_earlier_kernel() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if !defined(__CUDACC__) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
   cudaGridDependencySynchronize();
 #endif
 }
 /// The next kernel, if it is launched by `launch_early`, may start once all blocks of this one have come here.
 __device__ __forceinline__ void let_next_kernel_start() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if !defined(__CUDACC__) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
 }

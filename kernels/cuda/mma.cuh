@@ -7,7 +7,7 @@
 #include "kernels/cuda/device.cuh"
 
 /// The tensor cores' and the copy engine's instructions of sm_80 and later that CUDA C++ has no name for. Without
-/// nvcc, for tests, the same by the warp's shuffles.
+/// nvcc, for tests, the same by an exchange among the warp's lanes.
 namespace sida::inline v0::cuda::kernels {
 
 /// Registers of one 16x8x16 product, as PTX lays them out: lane = 4 * group + thread.
@@ -64,31 +64,37 @@ __device__ __forceinline__ void wait_for_copies() {
 
 template <class T>
 void mma(float (&c)[4], MmaA const& a, MmaB const& b) {
-  int const lane = static_cast<int>(threadIdx.x) % kWarp;
-  int const group = lane / 4;
-  int const thread = lane % 4;
+  struct Operands {
+    MmaA a;
+    MmaB b;
+  };
+  auto const lanes = cuda_on_host_exchange(Operands{a, b});
+  unsigned const group = threadIdx.x % kWarp / 4;
+  unsigned const thread = threadIdx.x % 4;
   auto const half = [](std::uint32_t word, int index) {
     return widen(T{static_cast<std::uint16_t>(index == 0 ? word & 0xFFFFU : word >> 16)});
   };
-  for (int k = 0; k < 16; ++k) {
-    int const holder = k % 8 / 2;
-    std::uint32_t const high = __shfl_sync(kAllLanes, k < 8 ? a.r[0] : a.r[2], group * 4 + holder);
-    std::uint32_t const low = __shfl_sync(kAllLanes, k < 8 ? a.r[1] : a.r[3], group * 4 + holder);
-    std::uint32_t const left = __shfl_sync(kAllLanes, k < 8 ? b.r[0] : b.r[1], 2 * thread * 4 + holder);
-    std::uint32_t const right = __shfl_sync(kAllLanes, k < 8 ? b.r[0] : b.r[1], (2 * thread + 1) * 4 + holder);
-    c[0] += half(high, k % 2) * half(left, k % 2);
-    c[1] += half(high, k % 2) * half(right, k % 2);
-    c[2] += half(low, k % 2) * half(left, k % 2);
-    c[3] += half(low, k % 2) * half(right, k % 2);
+  for (int k = 0; k < 16; k += 2) {
+    unsigned const holder = static_cast<unsigned>(k) % 8 / 2;
+    int const later = k / 8;  // half of k
+    MmaA const rows = lanes[group * 4 + holder].a;
+    std::uint32_t const left = lanes[thread * 8 + holder].b.r[later];
+    std::uint32_t const right = lanes[thread * 8 + 4 + holder].b.r[later];
+    for (int i = 0; i < 2; ++i) {
+      float const upper = half(rows.r[2 * later], i);
+      float const lower = half(rows.r[2 * later + 1], i);
+      c[0] += upper * half(left, i);
+      c[1] += upper * half(right, i);
+      c[2] += lower * half(left, i);
+      c[3] += lower * half(right, i);
+    }
   }
 }
 
 inline void load_matrices(std::uint32_t (&r)[4], void const* row) {
-  int const lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (int i = 0; i < 4; ++i) {
-    auto const address = __shfl_sync(kAllLanes, reinterpret_cast<unsigned long long>(row), i * 8 + lane / 4);
-    std::memcpy(&r[i], reinterpret_cast<std::byte const*>(address) + lane % 4 * 4, 4);
-  }
+  auto const rows = cuda_on_host_exchange(static_cast<std::byte const*>(row));
+  unsigned const lane = threadIdx.x % kWarp;
+  for (unsigned i = 0; i < 4; ++i) std::memcpy(&r[i], rows[i * 8 + lane / 4] + lane % 4 * 4, 4);
 }
 
 inline void copy_async(void* to, void const* from, bool is_there) {

@@ -54,7 +54,9 @@ class CudaGemm : public test::DeviceTest {
     std::int64_t const stride = cuda::row_stride(dtype, k);
     Operands const x = random_operand(dtype, m, k, stride, random);
     Operands const w = random_operand(dtype, n, k, k, random);
-    test::DeviceBytes x_there(x.bytes.size()), w_there(w.bytes.size()), workspace(cuda::Gemm::kWorkspaceBytes);
+    test::DeviceBytes x_there(x.bytes.size()), w_there(w.bytes.size());
+    cuda::DeviceMemory memory;
+    Buffer workspace = test::take(Buffer::allocate(memory, cuda::Gemm::kWorkspaceBytes, 256));
     must(cudaMemcpy(x_there.bytes().data(), x.bytes.data(), x.bytes.size(), cudaMemcpyHostToDevice));
     must(cudaMemcpy(w_there.bytes().data(), w.bytes.data(), w.bytes.size(), cudaMemcpyHostToDevice));
     std::vector<float> const before = test::random_floats(m * n, random);

@@ -125,7 +125,7 @@ struct Engine {
   cuda::DeviceMemory device;
   cuda::Stream stream = take(cuda::Stream::create());
   cuda::BlasHandle blas = take(cuda::BlasHandle::create());
-  test::DeviceBytes gemm_workspace{cuda::Gemm::kWorkspaceBytes};
+  Buffer gemm_workspace = take(Buffer::allocate(device, cuda::Gemm::kWorkspaceBytes, 256));
   cuda::Gemm gemm{blas.get(), gemm_workspace.bytes()};
   std::unique_ptr<ExpertStore> host_store;
   std::unique_ptr<ExpertStore> store;

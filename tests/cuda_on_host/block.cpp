@@ -1,8 +1,11 @@
 // The threads of a block, as fibers on the thread that runs the block: a switch costs nanoseconds, and to
-// ThreadSanitizer each fiber is a thread that nothing orders but __syncthreads and __syncwarp.
+// ThreadSanitizer each fiber is a thread that nothing orders but __syncthreads, __syncwarp and, between the kernels of
+// a stream, what the launch says.
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -22,7 +25,7 @@ namespace cuda_on_host {
 namespace {
 
 constexpr std::size_t kStackBytes = 128 << 10, kGuardBytes = 64 << 10;  // whole pages on every machine
-constexpr unsigned kWarp = 32;
+constexpr unsigned kWarp = 32, kWholeWarp = 0xffffffffU;
 
 struct Fiber {
   void* jump[5];
@@ -41,12 +44,12 @@ struct Lane {
   void* memory = nullptr;  // of the stack, with its guard
   uint3 index;
   State state = State::done;
-  // What the lane brings to its warp.
-  Together what;
-  unsigned mask, source;
-  std::uint64_t value, result;
-  // For groups whose lowest lane is this one. Two, used in turn: the fastest lane may be at the next meeting while the
-  // slowest has not left this one.
+  Meeting what;  // where it waits, in its warp
+};
+
+/// Two of each, used in turn: the fastest lane may be at the next meeting while the slowest has not left this one.
+struct Warp {
+  Bits brought[2][kWarp];
   Token meeting[2];
   unsigned turn = 0;
 };
@@ -66,10 +69,14 @@ struct Lane {
   if (has_asan()) __sanitizer_finish_switch_fiber(from.asan_stack, nullptr, nullptr);
 }
 
+using TokenRef = std::shared_ptr<Token>;
+
 struct Launch {
-  dim3 grid, block;
+  LaunchShape shape;
   std::function<void()> const* body;
+  TokenRef previous;  // the end of the kernel that this one may overlap, if it may
   Token begun;
+  TokenRef ended = std::make_shared<Token>();
 };
 
 /// Runs blocks, one after another, on the thread that calls it, always the same.
@@ -83,13 +90,18 @@ class Runner {
     launch_ = &launch;
     why_ = nullptr;
     current_runner = this;
-    lanes_in_block_ = launch.block.x * launch.block.y * launch.block.z;
+    LaunchShape const& shape = launch.shape;
+    lanes_in_block_ = shape.block.x * shape.block.y * shape.block.z;
     while (lanes_.size() < lanes_in_block_) add_lane();
     if (has_tsan()) home_.tsan = __tsan_get_current_fiber();
-    blockDim = launch.block;
-    gridDim = launch.grid;
-    std::size_t const blocks = std::size_t{launch.grid.x} * launch.grid.y * launch.grid.z;
+    blockDim = shape.block;
+    gridDim = shape.grid;
+    prepare_memory(shape.shared_bytes);
+    launch.begun.acquire();
+    std::size_t const blocks = std::size_t{shape.grid.x} * shape.grid.y * shape.grid.z;
     for (std::size_t block = first; block < blocks && why_ == nullptr; block += step) run_block(block);
+    launch.ended->release();
+    prepare_memory(0);
     // After a failure some are amid a kernel; and ThreadSanitizer has some 8000 threads for all streams together.
     if (why_ != nullptr || (has_tsan() && lanes_.size() > 256)) drop_lanes();
   }
@@ -99,13 +111,9 @@ class Runner {
     auto const text = [](uint3 const& v) {
       return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
     };
-    return "block " + text(block_) + " of " + text(launch_->grid) + ": " + why_ + "; of " +
+    return "block " + text(block_) + " of " + text(launch_->shape.grid) + ": " + why_ + "; of " +
            std::to_string(lanes_in_block_) + " threads, " + std::to_string(done_) + " exited, " +
            std::to_string(at_barrier_) + " wait in __syncthreads";
-  }
-  void acquire_end() {
-    ended_[0].acquire();
-    ended_[1].acquire();
   }
 
   void barrier() {
@@ -117,23 +125,24 @@ class Runner {
     meeting.acquire();
   }
 
-  std::uint64_t together(Together what, unsigned mask, std::uint64_t value, unsigned source) {
-    unsigned const self = lane_id();
-    if ((mask >> self & 1) == 0) fail("a lane calls a function of its warp with a mask that it isn't in");
-    Lane& lane = *lane_;
-    Lane& lowest = *lanes_[index_ - self + static_cast<unsigned>(__builtin_ctz(mask))];
-    Token& meeting = lowest.meeting[lowest.turn];
-    if (what == Together::sync) meeting.release();  // the others order no memory
-    lane.what = what;
-    lane.mask = mask;
-    lane.source = source;
-    lane.value = value;
-    lane.state = State::in_warp;
+  Bits const* meet(Meeting what, unsigned mask, Bits const& mine) {
+    if (mask != kWholeWarp) fail("a mask that isn't the whole warp's");
+    Warp& warp = *warps_[index_ / kWarp];
+    Token& meeting = warp.meeting[warp.turn];
+    Bits* const brought = warp.brought[warp.turn];
+    if (what == Meeting::sync) meeting.release();  // the others order no memory
+    brought[lane_id()] = mine;
+    lane_->what = what;
+    lane_->state = State::in_warp;
     next();
-    if (what == Together::sync) meeting.acquire();
-    return lane.result;
+    if (what == Meeting::sync) meeting.acquire();
+    return brought;
   }
 
+  void wait_for_previous() const {
+    if (launch_->previous) launch_->previous->acquire();
+  }
+  void* shared_memory() const { return shared_; }
   unsigned lane_id() const { return index_ % kWarp; }
 
   [[noreturn]] void fail(char const* why) {
@@ -156,12 +165,17 @@ class Runner {
     for (unsigned i = 0; i < lanes_in_block_; ++i) {
       lanes_[i]->index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
       lanes_[i]->state = State::ready;
-      lanes_[i]->turn = 0;
+    }
+    if (shared_ != nullptr) {
+      Unseen const unseen;
+      std::memset(shared_, 0xff, launch_->shape.shared_bytes);
     }
     at_barrier_ = 0;
     done_ = 0;
-    block_turn_ ^= 1;
+    // Blocks of one runner use the same shared memory, so they are in order.
+    begun_.release();
     enter(0, home_);
+    ended_.acquire();
   }
 
   void enter(unsigned index, Fiber& from) {
@@ -196,33 +210,29 @@ class Runner {
       barrier_turn_ ^= 1;
       for (unsigned i = 0; i < lanes_in_block_; ++i) lanes_[i]->state = State::ready;
     }
-    for (unsigned i = 0; i < lanes_in_block_; ++i) {
-      if (lanes_[i]->state == State::in_warp && meet(*lanes_[i], i / kWarp * kWarp)) any = true;
-    }
+    for (unsigned first = 0; first < lanes_in_block_; first += kWarp) any = settle_warp(first) || any;
     return any;
   }
-
-  /// If all lanes of `lane`'s mask wait for each other, or have exited, gives each what it came for.
-  bool meet(Lane const& lane, unsigned first) {
-    auto const [what, mask] = std::pair(lane.what, lane.mask);
-    unsigned here = 0, votes = 0;
-    for (unsigned i = 0; i < kWarp && first + i < lanes_in_block_; ++i) {
-      Lane const& other = *lanes_[first + i];
-      if ((mask >> i & 1) == 0 || other.state == State::done) continue;
-      if (other.state != State::in_warp || other.mask != mask || other.what != what) return false;
-      here |= 1U << i;
-      if (other.value != 0) votes |= 1U << i;
+  /// The same for one warp, if all its lanes are at one meeting or have exited.
+  bool settle_warp(unsigned first) {
+    unsigned const end = std::min(first + kWarp, lanes_in_block_);
+    Lane const* one = nullptr;
+    for (unsigned i = first; i < end; ++i) {
+      Lane const& lane = *lanes_[i];
+      if (lane.state == State::done) continue;
+      if (lane.state != State::in_warp || (one != nullptr && one->what != lane.what)) return false;
+      one = &lane;
     }
-    for (unsigned i = 0; i < kWarp; ++i) {
-      if ((here >> i & 1) == 0) continue;
-      Lane& other = *lanes_[first + i];
-      bool const source_here = other.source < kWarp && (here >> other.source & 1) != 0;
-      other.result = what == Together::ballot ? votes
-                     : source_here            ? lanes_[first + other.source]->value
-                                              : ~std::uint64_t{0};
-      other.state = State::ready;
+    if (one == nullptr) return false;
+    Warp& warp = *warps_[first / kWarp];
+    for (unsigned i = first; i < first + kWarp; ++i) {
+      if (i < end && lanes_[i]->state == State::in_warp) {
+        lanes_[i]->state = State::ready;
+      } else {
+        for (std::uint64_t& word : warp.brought[warp.turn][i - first].words) word = ~std::uint64_t{0};
+      }
     }
-    lanes_[first + static_cast<unsigned>(__builtin_ctz(mask))]->turn ^= 1;
+    warp.turn ^= 1;
     return true;
   }
 
@@ -237,12 +247,9 @@ class Runner {
     for (;;) current_runner->run_lane();
   }
   void run_lane() {
-    // Blocks of one runner use the same shared memory, so they are in order; the token has two places, lest a lane
-    // that begins late be ordered after one of its own block that ended early.
-    launch_->begun.acquire();
-    ended_[block_turn_ ^ 1].acquire();
+    begun_.acquire();
     (*launch_->body)();
-    ended_[block_turn_].release();
+    ended_.release();
     lane_->state = State::done;
     ++done_;
     next();
@@ -275,7 +282,19 @@ class Runner {
     lanes_.clear();
   }
 
+  /// The shared memory is just as long as the launch says, so that AddressSanitizer knows its end; and new, so that no
+  /// earlier launch is seen to have used it.
+  void prepare_memory(std::size_t bytes) {
+    Unseen const unseen;
+    while (warps_.size() * kWarp < lanes_in_block_) warps_.push_back(std::make_unique<Warp>());
+    std::free(shared_);
+    shared_ = nullptr;
+    if (bytes > 0 && posix_memalign(&shared_, 16, bytes) != 0) throw std::bad_alloc();
+  }
+
   std::vector<std::unique_ptr<Lane>> lanes_;
+  std::vector<std::unique_ptr<Warp>> warps_;
+  void* shared_ = nullptr;
   Fiber home_;
   Launch* launch_ = nullptr;
   char const* why_ = nullptr;
@@ -283,28 +302,21 @@ class Runner {
   unsigned lanes_in_block_ = 0, at_barrier_ = 0, done_ = 0;
   unsigned index_ = 0;    // of the lane that runs
   Lane* lane_ = nullptr;  // the lane that runs
-  Token barrier_[2], ended_[2];
-  unsigned barrier_turn_ = 0, block_turn_ = 0;
+  Token barrier_[2], begun_, ended_;
+  unsigned barrier_turn_ = 0;
 };
 
 thread_local Runner* Runner::current_runner = nullptr;
 
-/// A thread that runs every other block. Blocks on two threads have no order, and each its own shared memory.
+/// A thread that runs blocks, for ever. Blocks on two threads have no order, and each its own shared memory.
 class Helper {
  public:
-  Helper() : thread_([this] { loop(); }) {}
-  ~Helper() {
-    {
-      std::lock_guard const lock(mutex_);
-      stop_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
-  }
-  void begin(Launch& launch) {
+  Helper() { std::thread(&Helper::loop, this).detach(); }
+  void begin(Launch& launch, unsigned first) {
     {
       std::lock_guard const lock(mutex_);
       launch_ = &launch;
+      first_ = first;
     }
     changed_.notify_all();
   }
@@ -313,18 +325,16 @@ class Helper {
     changed_.wait(lock, [&] { return launch_ == nullptr; });
     return runner_.failure();
   }
-  void acquire_end() { runner_.acquire_end(); }
 
  private:
-  void loop() {
+  [[noreturn]] void loop() {
     Unseen const unseen;
     std::unique_lock lock(mutex_);
     for (;;) {
-      changed_.wait(lock, [&] { return stop_ || launch_ != nullptr; });
-      if (stop_) return;
+      changed_.wait(lock, [&] { return launch_ != nullptr; });
       {
         Seen const seen;
-        runner_.run(*launch_, 1, 2);
+        runner_.run(*launch_, first_, 2);
       }
       launch_ = nullptr;
       changed_.notify_all();
@@ -334,45 +344,79 @@ class Helper {
   std::mutex mutex_;
   std::condition_variable changed_;
   Launch* launch_ = nullptr;
-  bool stop_ = false;
+  unsigned first_ = 0;
   Runner runner_;
-  std::thread thread_;
 };
+
+/// Helpers that no stream has now. Their fibers are costly; what streams did that are gone is seen as ordered.
+struct Idle {
+  std::mutex mutex;
+  std::vector<Helper*> helpers;
+};
+Idle& idle() {
+  static Idle* const it = new Idle;  // threads of streams may outlive main
+  return *it;
+}
+
+/// What a stream's thread has under ThreadSanitizer. A kernel that may overlap the one before it runs on the other pair
+/// of helpers: what a fiber did is ordered before all that it does later.
+struct Helpers {
+  ~Helpers() {
+    Unseen const unseen;
+    std::lock_guard const lock(idle().mutex);
+    for (Helper* const helper : all) {
+      if (helper != nullptr) idle().helpers.push_back(helper);
+    }
+  }
+  Helper& at(unsigned pair, unsigned i) {
+    Helper*& helper = all[2 * pair + i];
+    if (helper != nullptr) return *helper;
+    std::lock_guard const lock(idle().mutex);
+    if (idle().helpers.empty()) return *(helper = new Helper);
+    helper = idle().helpers.back();
+    idle().helpers.pop_back();
+    return *helper;
+  }
+  Helper* all[4] = {};
+};
+thread_local Helpers helpers;
+thread_local unsigned pair = 0;
+thread_local std::vector<TokenRef> kernel_ends;  // that this thread has not come after yet
+
+std::string run_on_helpers(Launch& launch) {
+  Unseen const unseen;
+  for (unsigned i = 0; i < 2; ++i) helpers.at(pair, i).begin(launch, i);
+  std::string const first = helpers.at(pair, 0).end(), second = helpers.at(pair, 1).end();
+  return first.empty() ? second : first;
+}
 
 }  // namespace
 
-std::string run_blocks(dim3 grid, dim3 block, std::function<void()> const& body) {
-  thread_local Runner runner;
-  thread_local std::unique_ptr<Helper> helper;
-  Launch launch{grid, block, &body, {}};
+std::string run_blocks(LaunchShape const& shape, std::function<void()> const& body) {
+  Launch launch{shape, &body, nullptr, {}};
+  if (shape.is_early && !kernel_ends.empty()) {
+    launch.previous = kernel_ends.back();
+    pair ^= 1;
+  }
+  kernel_ends.push_back(launch.ended);
   launch.begun.release();
-  bool const two = has_tsan() && std::size_t{grid.x} * grid.y * grid.z > 1;
-  if (two) {
-    Unseen const unseen;
-    if (!helper) helper = std::make_unique<Helper>();
-    helper->begin(launch);
-  }
-  runner.run(launch, 0, two ? 2 : 1);
-  std::string failure;
-  {
-    Unseen const unseen;
-    failure = runner.failure();
-    if (two) {
-      std::string const other = helper->end();
-      if (failure.empty()) failure = other;
-    }
-  }
-  runner.acquire_end();
-  if (two) helper->acquire_end();
-  return failure;
+  if (has_tsan()) return run_on_helpers(launch);
+  thread_local Runner runner;
+  runner.run(launch, 0, 1);
+  return runner.failure();
+}
+void come_after_kernels() {
+  for (TokenRef const& ended : kernel_ends) ended->acquire();
+  kernel_ends.clear();
 }
 
 unsigned lane_id() { return Runner::current_runner->lane_id(); }
-std::uint64_t together(Together what, unsigned mask, std::uint64_t value, unsigned source) {
-  return Runner::current_runner->together(what, mask, value, source);
+void* dynamic_shared() { return Runner::current_runner->shared_memory(); }
+Bits const* meet(Meeting what, unsigned mask, Bits const& mine) {
+  return Runner::current_runner->meet(what, mask, mine);
 }
-void trap() { Runner::current_runner->fail("__trap"); }
 
 }  // namespace cuda_on_host
 
 void __syncthreads() { cuda_on_host::Runner::current_runner->barrier(); }
+void cudaGridDependencySynchronize() { cuda_on_host::Runner::current_runner->wait_for_previous(); }

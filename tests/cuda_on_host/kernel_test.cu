@@ -1,4 +1,5 @@
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -12,6 +13,7 @@
 
 namespace {
 
+using testing::Each;
 using testing::HasSubstr;
 
 class Kernel : public testing::Test {
@@ -34,6 +36,7 @@ class Kernel : public testing::Test {
     cudaLaunchConfig_t config{};
     config.gridDim = grid;
     config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes_;
     cudaError_t const error = cudaLaunchKernelEx(&config, kernel, args...);
     return error == cudaSuccess ? cudaDeviceSynchronize() : error;
   }
@@ -42,6 +45,8 @@ class Kernel : public testing::Test {
     EXPECT_EQ(cudaMemcpy(host.data(), memory, count * sizeof(int), cudaMemcpyDeviceToHost), cudaSuccess);
     return host;
   }
+
+  std::size_t shared_bytes_ = 0;
 
  private:
   std::vector<int*> memory_;
@@ -71,13 +76,12 @@ __global__ void sum(float const* in, float* out, std::size_t per_block) {
 #pragma unroll
   for (std::size_t i = threadIdx.x; i < per_block; i += kThreads) value += __ldg(in + blockIdx.x * per_block + i);
   value = warp_sum(value);
-  if (threadIdx.x % warpSize == 0) partial[threadIdx.x / warpSize] = value;
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
   __syncthreads();
   if (threadIdx.x == 0) {
     float total = 0;
     for (float const part : partial) total += part;
     out[blockIdx.x] = total;
-    atomicAdd(out + gridDim.x, total);
   }
 }
 TEST_F(Kernel, ReducesThroughWarpsAndSharedMemory) {
@@ -85,66 +89,79 @@ TEST_F(Kernel, ReducesThroughWarpsAndSharedMemory) {
   std::vector<float> host(kBlocks * kPerBlock);
   for (std::size_t i = 0; i < host.size(); ++i) host[i] = static_cast<float>(i % 16);
   int* const in = device(host.size());
-  int* const out = device(kBlocks + 1);
+  int* const out = device(kBlocks);
   ASSERT_EQ(cudaMemcpy(in, host.data(), host.size() * sizeof(float), cudaMemcpyHostToDevice), cudaSuccess);
   ASSERT_EQ(launch(kBlocks, 256, sum<256>, reinterpret_cast<float*>(in), reinterpret_cast<float*>(out), kPerBlock),
             cudaSuccess);
-  auto const bits = read(out, kBlocks + 1);
-  float total = 0;
+  auto const bits = read(out, kBlocks);
   for (unsigned block = 0; block < kBlocks; ++block) {
     float expected = 0;
     for (unsigned i = 0; i < kPerBlock; ++i) expected += host[block * kPerBlock + i];
-    EXPECT_EQ(__int_as_float(bits[block]), expected);
-    total += expected;
+    EXPECT_EQ(__uint_as_float(static_cast<unsigned>(bits[block])), expected);
   }
-  EXPECT_EQ(__int_as_float(bits[kBlocks]), total);
 }
 
 __global__ void shuffles(int* out) {
   int const lane = static_cast<int>(threadIdx.x);
-  out[lane] = __shfl_sync(0xffffffffU, lane, 5);
-  out[32 + lane] = __shfl_sync(0xffffffffU, lane, 1, 8);
-  out[64 + lane] = __shfl_up_sync(0xffffffffU, lane, 3, 16);
-  out[96 + lane] = __shfl_down_sync(0xffffffffU, lane, 3, 16);
-  out[128 + lane] = __shfl_xor_sync(0xffffffffU, lane, 9);
+  out[lane] = __shfl_sync(0xffffffffU, lane, 37);
+  out[32 + lane] = __shfl_xor_sync(0xffffffffU, lane, 9);
   unsigned long long const wide = 1ULL << 40 << lane % 8;
-  out[160 + lane] = static_cast<int>(__shfl_sync(0xffffffffU, wide, lane ^ 1) >> 40);
-  // Two groups, each by itself, and one of them in a loop of its own length.
-  unsigned const group = lane < 16 ? 0xffffU : 0xffff0000U;
-  int count = 0;
-  for (int i = 0; i < (lane < 16 ? 3 : 7); ++i) count += __popc(__ballot_sync(group, lane % 4 == 0));
-  out[192 + lane] = count;
-  out[224 + lane] = __any_sync(0xffffffffU, lane == 9) + 2 * __all_sync(0xffffffffU, lane != 9);
+  out[64 + lane] = static_cast<int>(__shfl_sync(0xffffffffU, wide, lane ^ 1) >> 40);
+  out[96 + lane] = __any_sync(0xffffffffU, lane == 9) + 2 * __any_sync(0xffffffffU, lane == 32);
+  auto const all = cuda_on_host_exchange(uint3{threadIdx.x, 2 * threadIdx.x, 3 * threadIdx.x});
+  out[128 + lane] = static_cast<int>(all[31 - threadIdx.x].y + all[threadIdx.x].z);
 }
 TEST_F(Kernel, ShufflesAsAWarpDoes) {
-  int* const out = device(256);
+  int* const out = device(160);
   ASSERT_EQ(launch(1, 32, shuffles, out), cudaSuccess);
-  auto const result = read(out, 256);
+  auto const result = read(out, 160);
   for (int lane = 0; lane < 32; ++lane) {
     auto const at = [&](int row) { return result[static_cast<std::size_t>(row * 32 + lane)]; };
     EXPECT_EQ(at(0), 5);
-    EXPECT_EQ(at(1), lane / 8 * 8 + 1);
-    EXPECT_EQ(at(2), lane % 16 < 3 ? lane : lane - 3);
-    EXPECT_EQ(at(3), lane % 16 > 12 ? lane : lane + 3);
-    EXPECT_EQ(at(4), lane ^ 9);
-    EXPECT_EQ(at(5), 1 << (lane ^ 1) % 8);
-    EXPECT_EQ(at(6), lane < 16 ? 12 : 28);
-    EXPECT_EQ(at(7), 1);
+    EXPECT_EQ(at(1), lane ^ 9);
+    EXPECT_EQ(at(2), 1 << (lane ^ 1) % 8);
+    EXPECT_EQ(at(3), 1);
+    EXPECT_EQ(at(4), 2 * (31 - lane) + 3 * lane);
   }
 }
 
 __global__ void exits_early(int* out, int lanes) {
   int const lane = static_cast<int>(threadIdx.x);
   if (lane >= lanes) return;
-  out[lane] = static_cast<int>(__ballot_sync(0xffffffffU, 1));
+  out[lane] = __any_sync(0xffffffffU, lane % 32 == 4) + 2 * __shfl_sync(0xffffffffU, lane, 6);
 }
 TEST_F(Kernel, CountsExitedLanesAsArrived) {
   int* const out = device(40);
   ASSERT_EQ(launch(1, 40, exits_early, out, 37), cudaSuccess);  // the second warp has 8 lanes, of which 5 stay
   auto const result = read(out, 40);
-  EXPECT_EQ(result[0], -1);
-  EXPECT_EQ(result[32], 0x1f);
+  EXPECT_EQ(result[0], 13);
+  EXPECT_EQ(result[32], -1);
   EXPECT_EQ(result[39], 0);
+}
+
+__global__ void shared_words(int* out, int words) {
+  auto* const shared = static_cast<int*>(cuda_on_host_dynamic_shared());
+  int const i = static_cast<int>(threadIdx.x);
+  bool const is_fresh = shared[words - 1 - i] == -1;
+  __syncthreads();
+  shared[i] = i;
+  __syncthreads();
+  out[blockIdx.x * 32 + threadIdx.x] = is_fresh ? shared[31 - i] : -2;
+}
+TEST_F(Kernel, GivesABlockTheSharedMemoryOfItsLaunch) {
+  int* const out = device(96);
+  for (int const words : {32, 12288, 58112}) {  // 48 KiB go unasked, 227 KiB at most
+    shared_bytes_ = static_cast<std::size_t>(words) * 4;
+    auto const* const kernel = reinterpret_cast<void const*>(shared_words);
+    if (words > 12288) {
+      EXPECT_EQ(launch(3, 32, shared_words, out, words), cudaErrorInvalidValue);
+      EXPECT_EQ(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, words * 4), cudaSuccess);
+    }
+    ASSERT_EQ(launch(3, 32, shared_words, out, words), cudaSuccess);
+    EXPECT_EQ(read(out, 96)[69], 26);
+    EXPECT_EQ(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (227 << 10) + 1),
+              cudaErrorInvalidValue);
+  }
 }
 
 __global__ void skips_barrier(int who) {
@@ -163,16 +180,17 @@ TEST_F(Kernel, FailsWhereABarrierWouldHang) {
 
 __global__ void wrong_warp(int way) {
   unsigned const lane = threadIdx.x;
-  if (way == 0 && lane % 2 == 0) __syncthreads();                          // others never come
-  if (way == 1) __shfl_sync(lane < 16 ? 0xffffffffU : 0xffff0000U, 0, 0);  // masks differ
-  if (way == 2) __ballot_sync(0xffU, 1);                                   // not in the mask
-  if (way == 3 && blockIdx.x == 1) __trap();
+  if (way == 0 && lane % 2 == 0) __syncthreads();  // others never come
+  if (way == 1) __shfl_sync(0xffffU, 0, 0);        // of some lanes: not what sida does
+  if (way == 2 && lane == 0) __syncwarp();         // others shuffle
+  if (way == 2 && lane != 0) __shfl_sync(0xffffffffU, 0, 0);
   __syncwarp();
 }
 TEST_F(Kernel, FailsWhereAWarpWouldHang) {
-  char const* const failures[] = {"of 32 threads, 0 exited, 16 wait in __syncthreads", "0 exited, 0 wait",
-                                  "mask that it isn't in", "block (1, 0, 0) of (2, 1, 1): __trap"};
-  for (int way = 0; way < 4; ++way) {
+  char const* const failures[] = {"of 32 threads, 0 exited, 16 wait in __syncthreads",
+                                  "of (2, 1, 1): a mask that isn't the whole warp's",
+                                  "0 exited, 0 wait"};
+  for (int way = 0; way < 3; ++way) {
     EXPECT_EQ(launch(2, 32, wrong_warp, way), cudaErrorLaunchFailure);
     EXPECT_THAT(cuda_on_host::failure(), HasSubstr(failures[way]));
     cuda_on_host::reset();
@@ -192,20 +210,20 @@ __global__ void barriers(int* out, int rounds) {
   for (int i = 0; i < rounds; ++i) {
     turn[threadIdx.x] = i;
     __syncthreads();
-    if (turn[(threadIdx.x + 1) % blockDim.x] != i) atomicAdd(out, 1);
+    if (turn[(threadIdx.x + 1) % blockDim.x] != i) out[blockIdx.x * blockDim.x + threadIdx.x] = 1;
     __syncthreads();
   }
 }
 TEST_F(Kernel, KeepsThreadsInStep) {
-  int* const out = device(1);
+  int* const out = device(64 * 256);
   ASSERT_EQ(launch(64, 256, barriers, out, 5), cudaSuccess);
-  EXPECT_EQ(read(out, 1)[0], 0);
+  EXPECT_THAT(read(out, 64 * 256), Each(0));
 }
 
 TEST(Numbers, ConvertExactly) {
   for (unsigned bits = 0; bits < 0x10000; ++bits) {
     auto const half = static_cast<unsigned short>(bits);
-    float const f = __half2float(__ushort_as_half(half)), b = __bfloat162float(__ushort_as_bfloat16(half));
+    float const f = __half2float(__ushort_as_half(half)), b = __uint_as_float(bits << 16);
     ASSERT_EQ(__half_as_ushort(__float2half_rn(f)), std::isnan(f) ? 0x7fff : half);
     ASSERT_EQ(__bfloat16_as_ushort(__float2bfloat16_rn(b)), std::isnan(b) ? 0x7fff : half);
     if ((bits & 0x7c00) != 0x7c00) {
@@ -230,7 +248,7 @@ TEST(Numbers, RoundToTheNearestEven) {
     check([](unsigned x) { return __half2float(__ushort_as_half(static_cast<unsigned short>(x))); },
           [](float x) { return __half_as_ushort(__float2half_rn(x)); }, 0x7c00);
     if (bits > 0) {  // below, floats themselves are too coarse to have a middle's neighbours
-      check([](unsigned x) { return __bfloat162float(__ushort_as_bfloat16(static_cast<unsigned short>(x))); },
+      check([](unsigned x) { return __uint_as_float(x << 16); },
             [](float x) { return __bfloat16_as_ushort(__float2bfloat16_rn(x)); }, 0x7f80);
     }
   }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cuda_on_host/control.hpp"
+#include "pinned.hpp"
 
 namespace {
 
@@ -58,9 +59,27 @@ __global__ void shared_index(float* out, int offset) {
   out[threadIdx.x] = at[threadIdx.x];
 }
 
+__global__ void dynamic_index(float* out, int offset) {
+  auto* const tile = static_cast<float*>(cuda_on_host_dynamic_shared());
+  tile[static_cast<int>(threadIdx.x) + offset] = 1;
+  out[threadIdx.x] = tile[threadIdx.x];
+}
+/// Doubles, and waits for the kernel before it late or in time. Through shared memory, which it may use before.
+__global__ void twice(float const* in, float* out, bool in_time) {
+  __shared__ float tile[kThreads];
+  auto* const factors = static_cast<float*>(cuda_on_host_dynamic_shared());
+  factors[threadIdx.x] = 2;
+  cudaTriggerProgrammaticLaunchCompletion();
+  if (in_time) cudaGridDependencySynchronize();
+  tile[threadIdx.x] = in[threadIdx.x];
+  if (!in_time) cudaGridDependencySynchronize();
+  __syncthreads();
+  out[threadIdx.x] = tile[threadIdx.x] * factors[threadIdx.x];
+}
+
 struct Fixture {
   Fixture() {
-    for (auto** pointer : {&host_in, &host_out}) cudaMallocHost(pointer, bytes);
+    for (auto** pointer : {&host_in, &host_out}) *pointer = static_cast<float*>(allocate_pinned(bytes));
     for (auto** pointer : {&in, &out}) cudaMalloc(pointer, bytes);
     for (auto* stream : {&a, &b, &c}) cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking);
     cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
@@ -69,7 +88,7 @@ struct Fixture {
   }
   ~Fixture() {
     cudaDeviceSynchronize();
-    for (auto* pointer : {host_in, host_out}) cudaFreeHost(pointer);
+    for (auto* pointer : {host_in, host_out}) free_pinned(pointer);
     for (auto* pointer : {in, out}) cudaFree(pointer);
     for (auto* stream : {a, b, c}) cudaStreamDestroy(stream);
     cudaEventDestroy(event);
@@ -117,7 +136,6 @@ void pass_time(Fixture& f) {
   cudaMalloc(&other, 2);
   cudaMemsetAsync(other, 0, 1, f.a);
   cudaMemsetAsync(other + 1, 0, 1, f.b);
-  cudaStreamQuery(f.c);
   cudaStreamSynchronize(f.c);
   if (held) {
     f.other = other;  // cudaFree would let the held copies run
@@ -130,7 +148,7 @@ int stream_wait(Fixture& f) {
   f.upload(f.a);
   cudaEventRecord(f.event, f.a);
   pass_time(f);
-  if (mended) cudaStreamWaitEvent(f.b, f.event);
+  if (mended) cudaStreamWaitEvent(f.b, f.event, 0);
   auto const at = config(f.b);
   cudaLaunchKernelEx(&at, copy, f.in, f.out, 0);
   cudaStreamSynchronize(f.b);
@@ -144,12 +162,12 @@ int last_wait(Fixture& f) {
     f.upload(f.a);
     std::thread([&] {
       cudaEventRecord(f.event, f.a);
-      if (mended || round < 9) cudaStreamWaitEvent(f.b, f.event);
+      if (mended || round < 9) cudaStreamWaitEvent(f.b, f.event, 0);
       auto const at = config(f.b);
       cudaLaunchKernelEx(&at, copy, f.in, f.out, 0);
       cudaEventRecord(f.event, f.b);
     }).join();
-    cudaStreamWaitEvent(f.a, f.event);
+    cudaStreamWaitEvent(f.a, f.event, 0);
   }
   return f.expect_copied();
 }
@@ -162,10 +180,18 @@ int gemm_input(Fixture& f) {
   cublasLtMatmulDescOpaque_t desc;
   cublasLtMatrixLayoutOpaque_t square;
   cublasLtMatmulDescInit(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  cublasOperation_t const transpose = CUBLAS_OP_T;
+  cublasLtMatmulDescSetAttribute(&desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
+  cublasLtMatmulPreferenceOpaque_t preference;
+  cublasLtMatmulPreferenceInit(&preference);
+  cublasLtMatmulHeuristicResult_t found;
+  int count = 0;
   cublasLtMatrixLayoutInit(&square, CUDA_R_32F, 8, 8, 8);
   float const one = 1, zero = 0;
-  cublasLtMatmul(reinterpret_cast<cublasLtHandle_t>(handle), &desc, &one, f.in, &square, f.in, &square, &zero, f.out,
-                 &square, f.out, &square, nullptr, nullptr, 0, f.b);
+  auto const lt = reinterpret_cast<cublasLtHandle_t>(handle);
+  cublasLtMatmulAlgoGetHeuristic(lt, &desc, &square, &square, &square, &square, &preference, 1, &found, &count);
+  cublasLtMatmul(lt, &desc, &one, f.in, &square, f.in, &square, &zero, f.out, &square, f.out, &square, &found.algo,
+                 nullptr, 0, f.b);
   cublasDestroy(handle);
   return cudaStreamSynchronize(f.b);
 }
@@ -185,16 +211,16 @@ int refill(Fixture& f) {
   cudaLaunchKernelEx(&at, copy, f.in, f.out, 0);
   cudaEventRecord(f.event, f.b);
   pass_time(f);
-  if (mended) cudaStreamWaitEvent(f.a, f.event);
+  if (mended) cudaStreamWaitEvent(f.a, f.event, 0);
   f.upload(f.a);
   return f.expect_copied();
 }
 int freed_source(Fixture& f) {
   float* source = nullptr;
-  cudaMallocHost(&source, f.bytes);
+  source = static_cast<float*>(allocate_pinned(f.bytes));
   cudaMemcpyAsync(f.in, source, f.bytes, cudaMemcpyHostToDevice, f.a);
   if (mended) cudaStreamSynchronize(f.a);
-  cudaFreeHost(source);
+  free_pinned(source);
   return cudaStreamSynchronize(f.a);
 }
 int reused_source(Fixture& f) {
@@ -215,6 +241,31 @@ int shared_overrun(Fixture& f) {
   return cudaStreamSynchronize(f.a);
 }
 
+int dynamic_overrun(Fixture& f) {
+  auto at = config(f.a);
+  at.dynamicSmemBytes = kThreads * sizeof(float);
+  cudaLaunchKernelEx(&at, dynamic_index, f.out, mended ? 0 : 1);
+  return cudaStreamSynchronize(f.a);
+}
+/// A row of kernels that may overlap. The last one reads what the one before it wrote.
+int early_read(Fixture& f) {
+  f.upload(f.a);
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  auto at = config(f.a);
+  at.dynamicSmemBytes = kThreads * sizeof(float);
+  at.attrs = &attribute;
+  for (int i = 0; i < 4; ++i) {
+    at.numAttrs = i == 0 ? 0 : 1;
+    cudaLaunchKernelEx(&at, twice, i % 2 == 0 ? f.in : f.out, i % 2 == 0 ? f.out : f.in, mended || i < 3);
+  }
+  cudaMemcpyAsync(f.host_out, f.in, f.bytes, cudaMemcpyDeviceToHost, f.a);
+  cudaStreamSynchronize(f.a);
+  for (int i = 0; i < kThreads; ++i) f.host_in[i] *= 16;
+  return f.compare();
+}
+
 struct Bug {
   char const* name;
   int (*run)(Fixture&);
@@ -230,7 +281,9 @@ constexpr Bug kBugs[] = {{"barrier", barrier},
                          {"refill", refill},
                          {"reused_source", reused_source},
                          {"device_overrun", device_overrun},
-                         {"shared_overrun", shared_overrun}};
+                         {"shared_overrun", shared_overrun},
+                         {"dynamic_overrun", dynamic_overrun},
+                         {"early_read", early_read}};
 
 }  // namespace
 

@@ -75,9 +75,16 @@ class Token {
   alignas(8) std::uint64_t place_ = 0;
 };
 
-/// Runs all blocks of a launch on the calling thread (and, under ThreadSanitizer, on a second one, so that blocks are
-/// seen to be unordered). Returns what went wrong, or an empty string.
-std::string run_blocks(dim3 grid, dim3 block, std::function<void()> const& body);
+struct LaunchShape {
+  dim3 grid, block;
+  std::size_t shared_bytes;
+  bool is_early;  // may start before the kernel before it has ended
+};
+/// Runs all blocks of a launch on the calling thread; under ThreadSanitizer on two others, so that blocks are seen to
+/// be unordered. Returns what went wrong, or an empty string.
+std::string run_blocks(LaunchShape const& shape, std::function<void()> const& body);
+/// What the calling thread does next comes after the kernels that it ran. Before an early kernel it doesn't call that.
+void come_after_kernels();
 
 /// For cublas_lt.cpp. `start` counts a call, and returns the failure that a test asked for. `enqueue` queues work that
 /// may read or write device memory at the addresses given, which must be device memory.

@@ -21,18 +21,17 @@
 namespace cuda_on_host {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Lock = std::unique_lock<std::mutex>;
 
 /// A piece of work in a stream; also what an event that was recorded stands for.
 struct Item {
   CUstream_st* stream = nullptr;  // lives until the item is done
   std::uint64_t place = 0;        // in the stream
-  std::vector<std::shared_ptr<Item>> after;
+  std::shared_ptr<Item> after;
   std::function<void()> work;
   bool may_be_held = false;
+  bool is_early = false;  // a kernel that may overlap the one before it
   bool done = false;
-  Clock::time_point ended_at;
   Token enqueued, ended;
 };
 using ItemRef = std::shared_ptr<Item>;
@@ -41,7 +40,6 @@ using ItemRef = std::shared_ptr<Item>;
 }  // namespace cuda_on_host
 
 struct CUstream_st {
-  unsigned flags = cudaStreamNonBlocking;
   std::deque<cuda_on_host::ItemRef> queue;
   cuda_on_host::ItemRef last;  // the newest, done or not
   std::uint64_t places = 0;
@@ -52,7 +50,6 @@ struct CUstream_st {
 };
 
 struct CUevent_st {
-  unsigned flags = 0;
   cuda_on_host::ItemRef recorded;
 };
 
@@ -64,11 +61,9 @@ struct Failure {
   int calls_left = 0;
   int error = 0;
 };
-enum class Origin { registered, allocated };
 struct Range {
   std::uintptr_t end = 0;   // of host memory: of its last page
   std::uintptr_t base = 0;  // as the caller knows it
-  Origin origin = Origin::allocated;
 };
 using Ranges = std::map<std::uintptr_t, Range>;  // by their begin; they don't overlap
 
@@ -82,10 +77,11 @@ struct Runtime {
   Ranges device, pinned;
   std::size_t cublas_handles = 0, used_memory = 0;
   Modes modes;
-  std::map<std::string, int, std::less<>> calls;
-  std::vector<Failure> failures;           // that a test asked for
-  cudaError_t sticky_error = cudaSuccess;  // a kernel failed
-  std::string failure;                     // how
+  Calls calls;
+  std::map<void const*, std::size_t> shared_allowed;  // to kernels that asked for more than others
+  std::vector<Failure> failures;                      // that a test asked for
+  cudaError_t sticky_error = cudaSuccess;             // a kernel failed
+  std::string failure;                                // how
 };
 // Never destroyed: threads of streams may outlive main.
 Runtime& runtime() {
@@ -101,6 +97,8 @@ auto locked(Body const& body) {
 
 thread_local cudaError_t last_error = cudaSuccess;
 
+constexpr std::size_t kShared = 48 << 10;  // of a block, where its kernel has not asked for more
+constexpr int kMostShared = 227 << 10;
 std::uintptr_t const kPage = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
 std::uintptr_t round_up(std::uintptr_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 std::size_t free_memory(Runtime const& r) {
@@ -121,16 +119,9 @@ void settle(Runtime& r, Lock& lock, ItemRef const& item) {
   want(r, *item);
   r.progress.wait(lock, [&] { return item->done; });
 }
-/// Settles, and the caller comes after the item.
+/// Settles, and the caller comes after the item, which is not a kernel.
 cudaError_t wait(Runtime& r, Lock& lock, ItemRef const& item) {
   settle(r, lock, item);
-  Seen const seen;
-  if (item) item->ended.acquire();
-  return cudaSuccess;
-}
-cudaError_t query(Runtime& r, ItemRef const& item) {
-  if (item) want(r, *item);
-  if (item && !item->done) return cudaErrorNotReady;
   Seen const seen;
   if (item) item->ended.acquire();
   return cudaSuccess;
@@ -140,13 +131,9 @@ std::vector<ItemRef> last_items(Runtime& r) {
   for (CUstream_st* const stream : r.streams) items.push_back(stream->last);
   return items;
 }
-cudaError_t wait_for_all(Runtime& r, Lock& lock) {
-  for (auto const& item : last_items(r)) wait(r, lock, item);
-  return cudaSuccess;
-}
 
 void run(Runtime& r, CUstream_st& stream, Lock& lock, ItemRef const& item) {
-  for (auto const& earlier : item->after) settle(r, lock, earlier);
+  if (item->after) settle(r, lock, item->after);
   if (item->may_be_held) r.progress.wait(lock, [&] { return !r.modes.hold_copies || stream.wanted >= item->place; });
   auto const delay = std::chrono::microseconds(r.modes.shuffle ? stream.random() % 300 : 0);
   bool const works = r.sticky_error == cudaSuccess && item->work;
@@ -155,12 +142,13 @@ void run(Runtime& r, CUstream_st& stream, Lock& lock, ItemRef const& item) {
   {
     Seen const seen;
     item->enqueued.acquire();
-    for (auto const& earlier : item->after) earlier->ended.acquire();
+    if (item->after) item->after->ended.acquire();
+    if (!item->is_early) come_after_kernels();
     if (works) item->work();
     item->ended.release();
   }
   item->work = nullptr;
-  item->after.clear();
+  item->after.reset();
   lock.lock();
 }
 
@@ -176,7 +164,6 @@ void work_off(CUstream_st* stream) {
       stream->queue.pop_front();
       run(r, *stream, lock, item);
       item->done = true;
-      item->ended_at = Clock::now();
       r.progress.notify_all();
     }
     r.streams.erase(stream);
@@ -184,9 +171,8 @@ void work_off(CUstream_st* stream) {
   delete stream;
 }
 
-CUstream_st* make_stream(Runtime& r, unsigned flags) {
+CUstream_st* make_stream(Runtime& r) {
   auto stream = std::make_unique<CUstream_st>();
-  stream->flags = flags;
   stream->random.seed(r.modes.shuffle.value_or(0) + r.streams.size());
   try {
     std::thread(work_off, stream.get()).detach();
@@ -200,26 +186,21 @@ CUstream_st* make_stream(Runtime& r, unsigned flags) {
 /// The stream that a handle means, or null.
 CUstream_st* find(Runtime& r, cudaStream_t handle) {
   if (handle != nullptr) return r.handles.contains(handle) ? handle : nullptr;
-  if (r.null_stream == nullptr) r.null_stream = make_stream(r, cudaStreamDefault);
+  if (r.null_stream == nullptr) r.null_stream = make_stream(r);
   return r.null_stream;
 }
 
-ItemRef push(Runtime& r, CUstream_st& stream, std::function<void()> work, std::vector<ItemRef> after = {},
-             bool may_be_held = false) {
+struct Kind {
+  bool may_be_held = false, is_early = false;
+};
+ItemRef push(CUstream_st& stream, std::function<void()> work, ItemRef after = nullptr, Kind kind = {}) {
   auto item = std::make_shared<Item>();
   item->stream = &stream;
   item->place = ++stream.places;
   item->work = std::move(work);
   item->after = std::move(after);
-  item->may_be_held = may_be_held;
-  // The null stream and those that aren't "non-blocking" wait for each other.
-  if (&stream == r.null_stream) {
-    for (CUstream_st* const other : r.streams) {
-      if (other != &stream && other->flags == cudaStreamDefault && other->last) item->after.push_back(other->last);
-    }
-  } else if (stream.flags == cudaStreamDefault && r.null_stream != nullptr && r.null_stream->last) {
-    item->after.push_back(r.null_stream->last);
-  }
+  item->may_be_held = kind.may_be_held;
+  item->is_early = kind.is_early;
   {
     Seen const seen;
     item->enqueued.release();
@@ -228,6 +209,12 @@ ItemRef push(Runtime& r, CUstream_st& stream, std::function<void()> work, std::v
   stream.last = item;
   stream.work.notify_all();
   return item;
+}
+cudaError_t wait_for_all(Runtime& r, Lock& lock) {
+  std::vector<ItemRef> ends;
+  for (CUstream_st* const stream : r.streams) ends.push_back(stream->closing ? stream->last : push(*stream, nullptr));
+  for (auto const& item : ends) wait(r, lock, item);
+  return cudaSuccess;
 }
 bool idle(CUstream_st const& stream) { return !stream.last || stream.last->done; }
 
@@ -241,13 +228,12 @@ void fail_device(cudaError_t error, std::string failure) {
 
 // ---- Calls
 
-/// Counts a call; returns the error that it shall fail with. `if_any`: the one where any function's was to fail.
-int counted(Runtime& r, char const* function, int if_any = 0) {
+/// Counts a call; returns the error that it shall fail with.
+int counted(Runtime& r, char const* function) {
   ++r.calls[function];
   int error = 0;
   for (auto& [name, calls_left, own] : r.failures) {
-    if (!name.empty() && name != function) continue;
-    if (--calls_left == 0) error = name.empty() && if_any != 0 ? if_any : own;
+    if (name == function && --calls_left == 0) error = own;
   }
   std::erase_if(r.failures, [](Failure const& failure) { return failure.calls_left == 0; });
   return error;
@@ -291,19 +277,18 @@ Where where(Runtime const& r, void const* pointer, std::size_t size) {
   return device != nullptr ? Where::device : Where::pinned;
 }
 
-cudaError_t pin(Runtime& r, void* pointer, std::size_t size, Origin origin) {
+cudaError_t pin(Runtime& r, void* pointer, std::size_t size) {
   if (pointer == nullptr || size == 0) return cudaErrorInvalidValue;
   std::uintptr_t const begin = address(pointer) / kPage * kPage, end = round_up(address(pointer) + size);
   if (overlap(r.pinned, begin, end) != nullptr) return cudaErrorHostMemoryAlreadyRegistered;
-  r.pinned[begin] = {end, address(pointer), origin};
+  r.pinned[begin] = {end, address(pointer)};
   return cudaSuccess;
 }
-cudaError_t unpin(Runtime& r, void* pointer, Origin origin, cudaError_t if_unknown) {
+cudaError_t unpin(Runtime& r, void* pointer) {
   auto const found = r.pinned.find(address(pointer) / kPage * kPage);
-  bool const known =
-      found != r.pinned.end() && found->second.base == address(pointer) && found->second.origin == origin;
-  if (known) r.pinned.erase(found);
-  return known ? cudaSuccess : if_unknown;
+  if (found == r.pinned.end() || found->second.base != address(pointer)) return cudaErrorHostMemoryNotRegistered;
+  r.pinned.erase(found);
+  return cudaSuccess;
 }
 
 cudaError_t copy(Runtime& r, void* to, void const* from, std::size_t count, cudaMemcpyKind kind, cudaStream_t handle) {
@@ -311,12 +296,9 @@ cudaError_t copy(Runtime& r, void* to, void const* from, std::size_t count, cuda
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
   if (count == 0) return cudaSuccess;
   Where const target = where(r, to, count), source = where(r, from, count);
-  bool const to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-  bool const from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  bool const to_device = kind != cudaMemcpyDeviceToHost, from_device = kind != cudaMemcpyHostToDevice;
   bool const as_said = to_device == (target == Where::device) && from_device == (source == Where::device);
-  if (target == Where::wrong || source == Where::wrong || (kind != cudaMemcpyDefault && !as_said)) {
-    return cudaErrorInvalidValue;
-  }
+  if (target == Where::wrong || source == Where::wrong || !as_said) return cudaErrorInvalidValue;
   std::shared_ptr<char[]> staged;
   if (source == Where::pageable) {
     staged = std::make_shared<char[]>(count);
@@ -327,11 +309,11 @@ cudaError_t copy(Runtime& r, void* to, void const* from, std::size_t count, cuda
     if (idle(*stream)) {
       std::memset(to, 0xff, count);
     } else {
-      push(r, *stream, [=] { std::memset(to, 0xff, count); });
+      push(*stream, [=] { std::memset(to, 0xff, count); });
     }
   }
-  push(
-      r, *stream, [=] { std::memcpy(to, staged ? staged.get() : from, count); }, {}, true);
+  auto const work = [=] { std::memcpy(to, staged ? staged.get() : from, count); };
+  push(*stream, work, nullptr, {.may_be_held = true});
   return cudaSuccess;
 }
 
@@ -340,21 +322,7 @@ cudaError_t fill(Runtime& r, void* to, int value, std::size_t count, cudaStream_
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
   if (count == 0) return cudaSuccess;
   if (where(r, to, count) != Where::device) return cudaErrorInvalidValue;
-  push(r, *stream, [=] { std::memset(to, value, count); });
-  return cudaSuccess;
-}
-
-cudaError_t create(Runtime& r, cudaStream_t* stream, unsigned flags) {
-  if (stream == nullptr || flags > cudaStreamNonBlocking) return cudaErrorInvalidValue;
-  *stream = make_stream(r, flags);
-  if (*stream == nullptr) return cudaErrorMemoryAllocation;
-  r.handles.insert(*stream);
-  return cudaSuccess;
-}
-cudaError_t create(Runtime& r, cudaEvent_t* event, unsigned flags) {
-  if (event == nullptr || flags > (cudaEventBlockingSync | cudaEventDisableTiming)) return cudaErrorInvalidValue;
-  *event = new CUevent_st{flags, nullptr};
-  r.events.insert(*event);
+  push(*stream, [=] { std::memset(to, value, count); });
   return cudaSuccess;
 }
 
@@ -364,7 +332,7 @@ cudaError_t create(Runtime& r, cudaEvent_t* event, unsigned flags) {
 
 int start(char const* function, int unknown_error) {
   return locked([&](Runtime& r, Lock&) {
-    int const error = counted(r, function, unknown_error);
+    int const error = counted(r, function);
     if (error != 0) return error;
     return r.modes.device_error != cudaSuccess || r.sticky_error != cudaSuccess ? unknown_error : 0;
   });
@@ -376,7 +344,7 @@ cudaError_t enqueue(cudaStream_t handle, std::function<void()> work, std::initia
     if (stream == nullptr) return cudaErrorInvalidResourceHandle;
     bool const legal = std::ranges::all_of(addresses, [&](void const* at) { return where(r, at, 1) == Where::device; });
     if (!legal) work = [] { fail_device(cudaErrorIllegalAddress, "cublasLtMatmul: a matrix is not in device memory"); };
-    push(r, *stream, std::move(work));
+    push(*stream, std::move(work));
     return cudaSuccess;
   });
 }
@@ -395,21 +363,29 @@ void multiply(float const* a_transposed, float const* b, float* c, std::size_t m
   }
 }
 
-cudaError_t launch(cudaLaunchConfig_t const& config, std::function<void()> body) {
+cudaError_t launch(cudaLaunchConfig_t const& config, void const* kernel, std::function<void()> body) {
   return call("cudaLaunchKernelEx", If::able, [&](Runtime& r, Lock&) {
     CUstream_st* const stream = find(r, config.stream);
     if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    dim3 const grid = config.gridDim, block = config.blockDim;
+    LaunchShape shape{config.gridDim, config.blockDim, config.dynamicSmemBytes, false};
+    dim3 const grid = shape.grid, block = shape.block;
     std::uint64_t const threads = std::uint64_t{block.x} * block.y * block.z;
     if (std::uint64_t{grid.x} * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535 || threads == 0 ||
         block.z > 64 || threads > 1024) {
       return cudaErrorInvalidConfiguration;
     }
-    if (config.dynamicSmemBytes != 0) return cudaErrorNotSupported;
-    push(r, *stream, [grid, block, body = std::move(body)] {
-      std::string failure = run_blocks(grid, block, body);
+    auto const allowed = r.shared_allowed.find(kernel);
+    if (shape.shared_bytes > (allowed == r.shared_allowed.end() ? kShared : allowed->second)) {
+      return cudaErrorInvalidValue;
+    }
+    for (unsigned i = 0; i < config.numAttrs; ++i) {
+      shape.is_early = shape.is_early || config.attrs[i].val.programmaticStreamSerializationAllowed != 0;
+    }
+    auto work = [shape, body = std::move(body)] {
+      std::string failure = run_blocks(shape, body);
       if (!failure.empty()) fail_device(cudaErrorLaunchFailure, std::move(failure));
-    });
+    };
+    push(*stream, std::move(work), nullptr, {.is_early = shape.is_early});
     return cudaSuccess;
   });
 }
@@ -427,12 +403,8 @@ void set(Modes const& modes) {
 void fail(std::string_view function, int n, int error) {
   locked([&](Runtime& r, Lock&) { r.failures.push_back({std::string(function), n, error}); });
 }
-int calls(std::string_view function) {
-  return locked([&](Runtime& r, Lock&) {
-    int sum = 0;
-    for (auto const& [name, count] : r.calls) sum += function.empty() || function == name ? count : 0;
-    return sum;
-  });
+Calls calls() {
+  return locked([](Runtime& r, Lock&) { return r.calls; });
 }
 std::string failure() {
   return locked([](Runtime& r, Lock&) { return r.failure; });
@@ -482,35 +454,25 @@ cudaError_t cudaGetDevice(int* device) { return CUDA_ON_HOST_CALL(able, (*device
 cudaError_t cudaSetDevice(int device) {
   return CUDA_ON_HOST_CALL(able, device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
 }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+  return CUDA_ON_HOST_CALL(able, device == 0 ? (*value = 9, cudaSuccess) : cudaErrorInvalidDevice);
+}
+cudaError_t cudaDeviceSynchronize() { return CUDA_ON_HOST_CALL(always, wait_for_all(r, lock)); }
+cudaError_t cudaFuncSetAttribute(void const* kernel, cudaFuncAttribute, int value) {
   return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    if (device != 0) return cudaErrorInvalidDevice;
-    *properties = {"cuda_on_host", r.modes.total_memory, 48 << 10, 32, 1024, 9, 0, 2, 1 << 20};
+    if (value < 0 || value > kMostShared) return cudaErrorInvalidValue;
+    r.shared_allowed[kernel] = std::max(kShared, static_cast<std::size_t>(value));
     return cudaSuccess;
   });
 }
-cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
-  return CUDA_ON_HOST_CALL(able, (*least = 0, *greatest = -5, cudaSuccess));
-}
-cudaError_t cudaDeviceSynchronize() { return CUDA_ON_HOST_CALL(always, wait_for_all(r, lock)); }
-cudaError_t cudaRuntimeGetVersion(int* version) {
-  return CUDA_ON_HOST_CALL(able, (*version = CUDART_VERSION, cudaSuccess));
-}
-cudaError_t cudaDriverGetVersion(int* version) {
-  return CUDA_ON_HOST_CALL(able, (*version = CUDART_VERSION, cudaSuccess));
-}
 
-cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  return CUDA_ON_HOST_CALL(able, (*total = r.modes.total_memory, *free = free_memory(r), cudaSuccess));
-}
 cudaError_t cudaMalloc(void** pointer, size_t size) {
   return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    if (pointer == nullptr) return cudaErrorInvalidValue;
     *pointer = nullptr;
     if (size == 0) return cudaSuccess;
     if (size > free_memory(r) || posix_memalign(pointer, 256, size) != 0) return cudaErrorMemoryAllocation;
     std::memset(*pointer, 0xff, size);
-    r.device[address(*pointer)] = {address(*pointer) + size, address(*pointer), Origin::allocated};
+    r.device[address(*pointer)] = {address(*pointer) + size, address(*pointer)};
     r.used_memory += size;
     return cudaSuccess;
   });
@@ -528,28 +490,10 @@ cudaError_t cudaFree(void* pointer) {
     return cudaSuccess;
   });
 }
-cudaError_t cudaMallocHost(void** pointer, size_t size) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    if (pointer == nullptr || size == 0) return cudaErrorInvalidValue;
-    if (posix_memalign(pointer, kPage, round_up(size)) != 0) return cudaErrorMemoryAllocation;
-    return pin(r, *pointer, size, Origin::allocated);
-  });
-}
-cudaError_t cudaFreeHost(void* pointer) {
-  return call(__func__, If::always, [&](Runtime& r, Lock&) {
-    if (pointer == nullptr) return cudaSuccess;
-    cudaError_t const error = unpin(r, pointer, Origin::allocated, cudaErrorInvalidValue);
-    Seen const seen;
-    if (error == cudaSuccess) std::free(pointer);
-    return error;
-  });
-}
 cudaError_t cudaHostRegister(void* pointer, size_t size, unsigned) {
-  return CUDA_ON_HOST_CALL(able, pin(r, pointer, size, Origin::registered));
+  return CUDA_ON_HOST_CALL(able, pin(r, pointer, size));
 }
-cudaError_t cudaHostUnregister(void* pointer) {
-  return CUDA_ON_HOST_CALL(always, unpin(r, pointer, Origin::registered, cudaErrorHostMemoryNotRegistered));
-}
+cudaError_t cudaHostUnregister(void* pointer) { return CUDA_ON_HOST_CALL(always, unpin(r, pointer)); }
 
 cudaError_t cudaMemcpyAsync(void* to, void const* from, size_t count, cudaMemcpyKind kind, cudaStream_t stream) {
   return CUDA_ON_HOST_CALL(able, copy(r, to, from, count, kind, stream));
@@ -569,45 +513,40 @@ cudaError_t cudaMemset(void* to, int value, size_t count) {
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
-  return CUDA_ON_HOST_CALL(able, create(r, stream, flags));
-}
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
-  return CUDA_ON_HOST_CALL(able, create(r, stream, flags));
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    if (flags != cudaStreamNonBlocking) return cudaErrorNotSupported;  // would wait for the null stream
+    *stream = make_stream(r);
+    if (*stream == nullptr) return cudaErrorMemoryAllocation;
+    r.handles.insert(*stream);
+    return cudaSuccess;
+  });
 }
 /// Returns at once; the stream's work goes on.
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return call(__func__, If::always, [&](Runtime& r, Lock&) {
     if (r.handles.erase(stream) == 0) return cudaErrorInvalidResourceHandle;
-    if (stream->last) want(r, *stream->last);
+    want(r, *push(*stream, nullptr));
     stream->closing = true;
-    stream->work.notify_all();
     return cudaSuccess;
   });
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return call(__func__, If::always, [&](Runtime& r, Lock& lock) {
     CUstream_st* const found = find(r, stream);
-    return found == nullptr ? cudaErrorInvalidResourceHandle : wait(r, lock, found->last);
-  });
-}
-cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    CUstream_st* const found = find(r, stream);
-    return found == nullptr ? cudaErrorInvalidResourceHandle : query(r, found->last);
+    return found == nullptr ? cudaErrorInvalidResourceHandle : wait(r, lock, push(*found, nullptr));
   });
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   return call(__func__, If::able, [&](Runtime& r, Lock&) {
     CUstream_st* const found = find(r, stream);
     if (found == nullptr || !r.events.contains(event)) return cudaErrorInvalidResourceHandle;
-    if (event->recorded) push(r, *found, nullptr, {event->recorded});
+    if (event->recorded) push(*found, nullptr, event->recorded);
     return cudaSuccess;
   });
 }
 
-cudaError_t cudaEventCreate(cudaEvent_t* event) { return CUDA_ON_HOST_CALL(able, create(r, event, cudaEventDefault)); }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
-  return CUDA_ON_HOST_CALL(able, create(r, event, flags));
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return CUDA_ON_HOST_CALL(able, (r.events.insert(*event = new CUevent_st), cudaSuccess));
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return call(__func__, If::always, [&](Runtime& r, Lock&) {
@@ -620,26 +559,11 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return call(__func__, If::able, [&](Runtime& r, Lock&) {
     CUstream_st* const found = find(r, stream);
     if (found == nullptr || !r.events.contains(event)) return cudaErrorInvalidResourceHandle;
-    event->recorded = push(r, *found, nullptr);
+    event->recorded = push(*found, nullptr);
     return cudaSuccess;
   });
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return CUDA_ON_HOST_CALL(always,
                            r.events.contains(event) ? wait(r, lock, event->recorded) : cudaErrorInvalidResourceHandle);
-}
-cudaError_t cudaEventQuery(cudaEvent_t event) {
-  return CUDA_ON_HOST_CALL(able, r.events.contains(event) ? query(r, event->recorded) : cudaErrorInvalidResourceHandle);
-}
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    for (cudaEvent_t const event : {start, end}) {
-      bool const timed = r.events.contains(event) && (event->flags & cudaEventDisableTiming) == 0 && event->recorded;
-      if (!timed) return cudaErrorInvalidResourceHandle;
-      if (!event->recorded->done) return cudaErrorNotReady;
-    }
-    std::chrono::duration<float, std::milli> const elapsed = end->recorded->ended_at - start->recorded->ended_at;
-    *milliseconds = elapsed.count();
-    return cudaSuccess;
-  });
 }

@@ -1,9 +1,7 @@
 #pragma once
 
-// Stands in for the part of cuBLAS that sida calls: handles, streams and statuses.
+// Stands in for the part of cuBLAS that sida calls: handles and statuses.
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 typedef enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14 } cudaDataType;
@@ -13,8 +11,6 @@ typedef enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14 }
   X(CUBLAS_STATUS_NOT_INITIALIZED, 1)   \
   X(CUBLAS_STATUS_ALLOC_FAILED, 3)      \
   X(CUBLAS_STATUS_INVALID_VALUE, 7)     \
-  X(CUBLAS_STATUS_ARCH_MISMATCH, 8)     \
-  X(CUBLAS_STATUS_MAPPING_ERROR, 11)    \
   X(CUBLAS_STATUS_EXECUTION_FAILED, 13) \
   X(CUBLAS_STATUS_INTERNAL_ERROR, 14)   \
   X(CUBLAS_STATUS_NOT_SUPPORTED, 15)
@@ -22,22 +18,13 @@ typedef enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14 }
 typedef enum { CUBLAS_ON_HOST_STATUSES(CUBLAS_ON_HOST_ENUMERATOR) } cublasStatus_t;
 typedef enum { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 } cublasOperation_t;
 typedef enum { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_32F_PEDANTIC = 69 } cublasComputeType_t;
-typedef enum { CUBLAS_POINTER_MODE_HOST = 0, CUBLAS_POINTER_MODE_DEVICE = 1 } cublasPointerMode_t;
 
 typedef struct cublasContext* cublasHandle_t;
 
 extern "C" {
 cublasStatus_t cublasCreate_v2(cublasHandle_t* handle);
 cublasStatus_t cublasDestroy_v2(cublasHandle_t handle);
-cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream);
-cublasStatus_t cublasGetStream_v2(cublasHandle_t handle, cudaStream_t* stream);
-cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t handle, void* workspace, size_t size);
 char const* cublasGetStatusName(cublasStatus_t status);
-char const* cublasGetStatusString(cublasStatus_t status);
 }
-
 #define cublasCreate cublasCreate_v2
 #define cublasDestroy cublasDestroy_v2
-#define cublasSetStream cublasSetStream_v2
-#define cublasGetStream cublasGetStream_v2
-#define cublasSetWorkspace cublasSetWorkspace_v2

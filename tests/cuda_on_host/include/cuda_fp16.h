@@ -1,32 +1,17 @@
 #pragma once
 
-// Stands in for CUDA's half precision: the type and its exact conversions, no arithmetic.
+// Stands in for CUDA's half precision: the type and its conversions.
 
 #include <cuda_runtime.h>
 
 struct __half {
-  __half() = default;
-
- protected:
-  friend __half __ushort_as_half(unsigned short);
-  friend unsigned short __half_as_ushort(__half);
-  unsigned short bits_;
+  unsigned short bits;
 };
-struct alignas(4) __half2 {
-  __half x, y;
-};
-typedef __half half;
-typedef __half2 half2;
-
-inline __half __ushort_as_half(unsigned short bits) {
-  __half value;
-  value.bits_ = bits;
-  return value;
-}
-inline unsigned short __half_as_ushort(__half value) { return value.bits_; }
+inline __half __ushort_as_half(unsigned short bits) { return {bits}; }
+inline unsigned short __half_as_ushort(__half value) { return value.bits; }
 
 inline float __half2float(__half value) {
-  unsigned const bits = __half_as_ushort(value);
+  unsigned const bits = value.bits;
   unsigned const sign = (bits & 0x8000U) << 16, exponent = (bits >> 10) & 0x1fU, mantissa = bits & 0x3ffU;
   if (exponent == 0x1f) return __uint_as_float(sign | 0x7f800000U | mantissa << 13);
   if (exponent != 0) return __uint_as_float(sign | (exponent + 112) << 23 | mantissa << 13);
@@ -37,7 +22,7 @@ inline float __half2float(__half value) {
 inline __half __float2half_rn(float value) {
   unsigned const bits = __float_as_uint(value), sign = (bits >> 16) & 0x8000U, magnitude = bits & 0x7fffffffU;
   unsigned result;
-  if (magnitude > 0x7f800000U) return __ushort_as_half(0x7fff);
+  if (magnitude > 0x7f800000U) return {0x7fff};
   if (magnitude >= 0x47800000U) {  // 65536 and beyond
     result = 0x7c00;
   } else if (magnitude < 0x38800000U) {  // a subnormal half: let the addition round its lowest bit into place
@@ -45,9 +30,5 @@ inline __half __float2half_rn(float value) {
   } else {
     result = (magnitude - 0x38000000U + 0xfffU + ((magnitude >> 13) & 1U)) >> 13;
   }
-  return __ushort_as_half(static_cast<unsigned short>(sign | result));
+  return {static_cast<unsigned short>(sign | result)};
 }
-inline __half __float2half(float value) { return __float2half_rn(value); }
-inline float2 __half22float2(__half2 value) { return {__half2float(value.x), __half2float(value.y)}; }
-inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }
-inline __half2 __halves2half2(__half x, __half y) { return {x, y}; }

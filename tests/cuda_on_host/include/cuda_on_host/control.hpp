@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cuda_runtime.h>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,13 +22,14 @@ struct Modes {
 };
 void set(Modes const& modes);
 
-/// The `n`-th call from now (1: the next) of `function`, or with "" of any function, returns `error`: a status of
-/// cuBLAS for a function of cuBLAS that is named. A call that fails does nothing, except that one that waits or frees
-/// waits or frees all the same: CUDA reports earlier failures there.
+/// The `n`-th call from now (1: the next) of `function` returns `error`: a status of cuBLAS for a function of cuBLAS. A
+/// call that fails does nothing, except that one that waits or frees waits or frees all the same: CUDA reports earlier
+/// failures there.
 void fail(std::string_view function, int n, int error);
 
-/// Calls of a function ("cudaMalloc"), or with "" of all together, since the last reset.
-int calls(std::string_view function);
+/// Calls of each function since the last reset, by its name: "cudaMalloc".
+using Calls = std::map<std::string, int, std::less<>>;
+Calls calls();
 
 /// What went wrong on the device, which CUDA tells by a number only; empty if nothing did.
 std::string failure();
@@ -34,7 +37,7 @@ std::string failure();
 /// Objects that were made and not yet destroyed.
 struct Live {
   std::size_t device_allocations = 0;
-  std::size_t pinned_ranges = 0;  ///< Registered, or from cudaMallocHost.
+  std::size_t pinned_ranges = 0;
   std::size_t streams = 0;
   std::size_t events = 0;
   std::size_t cublas_handles = 0;
