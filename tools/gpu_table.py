@@ -88,6 +88,19 @@ def arm_value(runs: list[dict], key: str) -> float | None:
 
 
 def end_to_end(lines: list[dict]) -> str:
+    """The figures of one data set after the other; a line that names it comes before them."""
+    text, part, data = "", [], None
+    for line in [*lines, {"arm": "none", "data": None}]:
+        if line.get("arm") != "none":
+            part.append(line)
+            continue
+        if part:
+            text += (f"\n### {data}\n\n" if data else "") + arms_of_data(part)
+        part, data = [], line["data"]
+    return text
+
+
+def arms_of_data(lines: list[dict]) -> str:
     """Ratios are of median latencies: the first batches of a run fill the tiers, and the peers' are filled before."""
     arms: dict[str, list[dict]] = {}
     for line in lines:
