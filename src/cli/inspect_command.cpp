@@ -18,6 +18,7 @@
 #include "cli/progress.hpp"
 #include "cli/report.hpp"
 #include "cli/run_hash.hpp"
+#include "core/shape_text.hpp"
 #include "io/packed_format.hpp"
 #include "io/staging_pool.hpp"
 #include "sida/core/memory.hpp"
@@ -129,12 +130,6 @@ Summary summarise(SwitchCheckpoint const& checkpoint) {
   return summary;
 }
 
-std::string shape_text(std::span<std::int64_t const> shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
 std::string bytes_text(std::uint64_t bytes) { return std::to_string(bytes) + " (" + format_bytes(bytes) + ")"; }
 
 std::string text_report(SwitchCheckpoint const& checkpoint, Summary const& summary) {
@@ -176,8 +171,8 @@ std::string tensor_list(SwitchCheckpoint const& checkpoint) {
   for (auto const& name : checkpoint.dense_names) {
     auto const* const tensor = checkpoint.dense->find(name);
     if (tensor == nullptr) continue;
-    table.row("  " + name,
-              tensor->dtype_name + " " + shape_text(tensor->shape) + ", " + std::to_string(tensor->size_bytes));
+    table.row("  " + name, tensor->dtype_name + " " + sida::detail::shape_text(tensor->shape) + ", " +
+                               std::to_string(tensor->size_bytes));
   }
   return "\nDense tensors:\n" + table.text();
 }

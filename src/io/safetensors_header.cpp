@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "core/shape_text.hpp"
 #include "io/json.hpp"
 #include "io/safetensors_limits.hpp"
 #include "io/tensor_size.hpp"
@@ -109,7 +110,7 @@ Status HeaderParser::add_tensor(std::string const& key, Json const& value, std::
   SIDA_TRY_ASSIGN(Extent extent, read_extent(find_member(value, "data_offsets"), data_bytes_, at));
   if (extent.end - extent.begin != entry.info.size_bytes) {
     return Error(Errc::corrupt, at + ": " + entry.info.dtype_name + " of shape " +
-                                    io_detail::shape_text(entry.info.shape) + " takes " +
+                                    detail::shape_text(entry.info.shape) + " takes " +
                                     std::to_string(entry.info.size_bytes) + " bytes, data_offsets give " +
                                     std::to_string(extent.end - extent.begin));
   }
