@@ -40,6 +40,7 @@ Result<OutputFile> OutputFile::create(std::string const& path) {
   if (!temporary) return Error(temporary.code(), path + ": cannot create: " + std::string(temporary.message()));
   file.fd_ = std::move(temporary->descriptor);
   file.temporary_ = std::move(temporary->path);
+  file.guard_ = RemovedWhenKilled(file.temporary_);
   file.target_ = std::move(target.path);
   return file;
 }
@@ -54,6 +55,7 @@ void OutputFile::swap(OutputFile& other) noexcept {
   path_.swap(other.path_);
   target_.swap(other.target_);
   temporary_.swap(other.temporary_);
+  std::swap(guard_, other.guard_);
   buffer_.swap(other.buffer_);
 }
 
@@ -109,6 +111,7 @@ Status OutputFile::publish() {
   if (temporary_.empty()) return {};
   if (std::rename(temporary_.c_str(), target_.c_str()) != 0) return failure("rename");
   temporary_.clear();
+  guard_ = {};
   return {};
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "cli/interrupt.hpp"
 #include "io/file_descriptor.hpp"
 #include "sida/core/result.hpp"
 
@@ -55,10 +56,11 @@ class OutputFile {
   Error failure(std::string_view what) const;
 
   io_detail::FileDescriptor fd_;
-  std::int64_t first_ = 0;  ///< offset of our first byte in the file; -1 where it has no offsets
-  std::string path_;        ///< as given
-  std::string target_;      ///< what `path_` leads to; empty when written directly
-  std::string temporary_;   ///< empty when written directly
+  std::int64_t first_ = 0;   ///< offset of our first byte in the file; -1 where it has no offsets
+  std::string path_;         ///< as given
+  std::string target_;       ///< what `path_` leads to; empty when written directly
+  std::string temporary_;    ///< empty when written directly
+  RemovedWhenKilled guard_;  ///< of `temporary_`
   std::string buffer_;
 };
 
