@@ -205,6 +205,7 @@ class ClassifyCommand final : public Command {
       options_.serve.routing = SwitchRouting::given;
       options_.serve.experts_per_token = options_.hash.top_k;
     }
+    options_.serve.stop = session.stop();
     SIDA_TRY_ASSIGN(auto served, ServedModel::open(options_.serve));
     SIDA_TRY(require_head(served->checkpoint));
     SIDA_TRY_ASSIGN(auto const input, read_inputs(options_.input, *served, session));

@@ -87,6 +87,7 @@ class EncodeCommand final : public Command {
   Status run(Session& session) override {
     SIDA_TRY(require_apart(std::array{options_.out}, std::array{options_.serve.model, options_.input.data}));
     options_.serve.outputs_hidden = options_.pool != Pool::mean;
+    options_.serve.stop = session.stop();
     SIDA_TRY_ASSIGN(auto served, ServedModel::open(options_.serve));
     SIDA_TRY_ASSIGN(auto const input, read_inputs(options_.input, *served, session));
     auto const d_model = static_cast<std::uint64_t>(served->checkpoint.config.d_model);

@@ -90,6 +90,7 @@ class FidelityCommand final : public Command {
   Status run(Session& session) override {
     SIDA_TRY(require_apart(std::array{json_}, std::array{setup_.serve.model, input_.data, setup_.hash.predictor}));
     setup_.batch = input_.batch;
+    setup_.serve.stop = session.stop();
     std::optional<OutputFile> json;
     if (!json_.empty()) {
       SIDA_TRY_ASSIGN(json, OutputFile::create(json_));

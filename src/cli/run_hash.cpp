@@ -86,6 +86,7 @@ Result<LstmHash> load_hash(HashOptions const& options, RunMode mode, ServeOption
   hash_options.renormalise = options.renormalise;
   hash_options.sparsemax = options.sparsemax;
   hash_options.isa = serve.isa;
+  hash_options.stop = serve.stop;
   if (mode == RunMode::exact) {
     hash_options.top_k = std::min<std::int64_t>(kJudgedGuesses, served.checkpoint.config.num_experts);
     hash_options.renormalise = false;

@@ -145,6 +145,7 @@ Status ServedModel::load_encoder(ServeOptions const& options) {
   switch_options.capacity_rule = options.capacity;
   switch_options.isa = options.isa;
   switch_options.outputs_hidden = options.outputs_hidden;
+  switch_options.stop = options.stop;
   if (device) {
     SIDA_TRY_ASSIGN(encoder, device->load(checkpoint, *store, switch_options, memory));
   } else {

@@ -214,6 +214,21 @@ TEST_F(ExitStatus, Is1WhenAStandardStreamIsClosed) {
   expect_failure(Program({"classify", "--model", golden.folder, "-"}, "").wait(), 1, "no standard input");
 }
 
+TEST_F(ExitStatus, Is130SoonAfterAnInterruptWithinALongStep) {
+  nlohmann::json const row = {{"ids", std::vector<int>(60000, 5)}};  // minutes of attention
+  testing::write_file(data, row.dump() + "\n");
+  for (auto const* const prefetch : {"none", "oracle"}) {
+    Program program(classify({"--prefetch", prefetch, "--out", folder / "preds.tsv"}));
+    ASSERT_TRUE(wait_for_entry(folder, ".sida-"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    auto const sent = std::chrono::steady_clock::now();
+    program.send(SIGINT);
+    expect_failure(program.wait(), 130, prefetch);
+    EXPECT_LT(std::chrono::steady_clock::now() - sent, std::chrono::seconds(10)) << prefetch;
+    EXPECT_EQ(folder.names(), std::vector<std::string>{"data.jsonl"});
+  }
+}
+
 TEST_F(ExitStatus, Is130WhenInterruptedWhileReadingStandardInput) {
   std::string const pipe = folder / "pipe";
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
