@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cstdio>
 #include <memory>
 #include <optional>
 #include <span>
@@ -222,10 +221,9 @@ class ClassifyCommand final : public Command {
         .warmed_up = options_.warms_up};
     if (outputs.json) SIDA_TRY(outputs.json->write(make_report(account, settings, *served).json()));
     SIDA_TRY(outputs.finish());
-    SIDA_TRY(outputs.publish());
-    std::fputs(outputs.results.lines().c_str(), stdout);
-    if (!options_.quiet) std::fputs(make_summary(account, settings, *served).c_str(), stdout);
-    return {};
+    SIDA_TRY(print(outputs.results.lines()));
+    if (!options_.quiet) SIDA_TRY(print(make_summary(account, settings, *served)));
+    return outputs.publish();
   }
 
  private:

@@ -1,6 +1,5 @@
 #include <array>
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <span>
 #include <string>
@@ -100,15 +99,15 @@ class EncodeCommand final : public Command {
                            PipelineOptions{}, session));
     }
     std::uint64_t const rows = out.rows();
-    SIDA_TRY(out.commit());
+    SIDA_TRY(out.finish());
     if (!options_.quiet) {
       Table table;
       table.row("sequences", std::to_string(input.rows.size()));
       table.row("rows", std::to_string(rows) + " of " + std::to_string(d_model) + " numbers, in " + options_.out);
       table.row("experts read", format_bytes(served->store->stats().bytes_loaded));
-      std::fputs(table.text().c_str(), stdout);
+      SIDA_TRY(print(table.text()));
     }
-    return {};
+    return out.publish();
   }
 
  private:

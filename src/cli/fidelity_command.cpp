@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <optional>
 #include <span>
@@ -98,10 +97,10 @@ class FidelityCommand final : public Command {
     SIDA_TRY_ASSIGN(auto const result, compare_all(session));
     if (json) {
       SIDA_TRY(json->write(make_json(result)));
-      SIDA_TRY(json->commit());
+      SIDA_TRY(json->finish());
     }
-    if (!quiet_) std::fputs(make_text(result).c_str(), stdout);
-    return {};
+    if (!quiet_) SIDA_TRY(print(make_text(result)));
+    return json ? json->publish() : Status();
   }
 
  private:

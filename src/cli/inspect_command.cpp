@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -303,8 +302,7 @@ class InspectCommand final : public Command {
       if (tensors_) text += tensor_list(checkpoint);
       if (verify_) text += summary.format == "sida" ? "\nAll checksums match.\n" : "\nEverything could be read.\n";
     }
-    std::fputs(text.c_str(), stdout);
-    return {};
+    return print(text);
   }
 
  private:

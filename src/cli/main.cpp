@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <fcntl.h>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <unistd.h>
 #include <vector>
@@ -11,6 +13,7 @@
 
 #include "cli/command.hpp"
 #include "cli/interrupt.hpp"
+#include "cli/report.hpp"
 
 namespace sida::cli {
 namespace {
@@ -50,9 +53,8 @@ void fill_standard_descriptors() {
 int run_command(Command& command) {
   Interrupt interrupt;
   Session session(interrupt.stop(), Interrupt::signalled(), ::isatty(STDERR_FILENO) == 1);
-  Status status = command.run(session);
+  Status const status = command.run(session);
   if (session.stopped() && !status) return report_failure("interrupted", ExitStatus::interrupted);
-  if (status && std::fflush(stdout) != 0) status = Status(Errc::io, "standard output: cannot write");
   if (!status) return report_failure(status.message(), ExitStatus::failure);
   return static_cast<int>(ExitStatus::success);
 }
@@ -78,7 +80,9 @@ int run_program(int argc, char** argv) {
     }
     if (chosen != nullptr) chosen->check();
   } catch (CLI::Success const& wanted) {  // --help, --version
-    app.exit(wanted);
+    std::ostringstream text;
+    app.exit(wanted, text);
+    if (Status const status = print(text.str()); !status) return report_failure(status.message(), ExitStatus::failure);
     return static_cast<int>(ExitStatus::success);
   } catch (CLI::ParseError const& error) {
     return report_failure(error.what(), ExitStatus::usage);
@@ -91,6 +95,7 @@ int run_program(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   sida::cli::fill_standard_descriptors();
+  std::signal(SIGPIPE, SIG_IGN);  // a pipe that nobody reads is an error like a full disk, and leaves as little behind
   try {
     return sida::cli::run_program(argc, argv);
   } catch (std::exception const& error) {  // out of memory, most likely

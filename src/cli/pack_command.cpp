@@ -1,7 +1,7 @@
 #include <array>
-#include <cstdio>
-#include <filesystem>
+#include <cstdint>
 #include <memory>
+#include <string>
 
 #include <CLI/CLI.hpp>
 
@@ -49,17 +49,14 @@ Status PackCommand::run(Session& session) {
   } else {
     SIDA_TRY_ASSIGN(options.tokenizer, read_tokenizer_file(tokenizer_path_, checkpoint.config));
   }
-  {
-    Progress progress(session.has_terminal(), "packing", "bytes");
-    options.progress = [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
-    options.cancelled = [&] { return session.stopped(); };
-    SIDA_TRY(pack_switch_checkpoint(checkpoint, out_, options));
-  }
-  std::error_code error;
-  auto const bytes = std::filesystem::file_size(out_, error);
-  std::printf("%s: %llu experts, %s\n", out_.c_str(), static_cast<unsigned long long>(checkpoint.expert_count()),
-              error ? "size unknown" : format_bytes(bytes).c_str());
-  return {};
+  auto progress = std::make_unique<Progress>(session.has_terminal(), "packing", "bytes");
+  options.progress = [&](std::uint64_t done, std::uint64_t total) { progress->update(done, total); };
+  options.cancelled = [&] { return session.stopped(); };
+  options.written = [&](std::uint64_t bytes) {
+    progress.reset();  // the bar goes before the line comes
+    return print(out_ + ": " + std::to_string(checkpoint.expert_count()) + " experts, " + format_bytes(bytes) + "\n");
+  };
+  return pack_switch_checkpoint(checkpoint, out_, options);
 }
 
 }  // namespace

@@ -229,6 +229,31 @@ TEST_F(ExitStatus, Is130SoonAfterAnInterruptWithinALongStep) {
   }
 }
 
+TEST_F(ExitStatus, Is1AndNothingAppearsWhenStandardOutputTakesNothing) {
+  testing::write_file(folder / "shape.json",
+                      R"({"model_type": "switch_transformers", "d_model": 8, "d_ff": 8, "d_kv": 4, "num_heads": 2,)"
+                      R"("num_layers": 2, "encoder_sparse_step": 2, "num_experts": 2, "vocab_size": 64})");
+  auto const before = folder.names();
+  std::vector<std::vector<std::string>> const commands = {
+      {"classify", "--model", golden.folder, "--data", data, "--out", folder / "x", "--record", folder / "r"},
+      {"encode", "--model", golden.folder, "--data", data, "--out", folder / "x"},
+      {"pack", golden.folder, "--out", folder / "x"},
+      {"synth", "--config", folder / "shape.json", "--out", folder / "m"},
+      {"inspect", golden.folder},
+      {"--help"},
+      {"pack", "--help"},
+      {"--version"}};
+  for (auto const& command : commands) {
+    for (std::string const out : {"/dev/full", ""}) {
+      Outcome const outcome = Program(command, "/dev/null", out).wait();
+      EXPECT_EQ(outcome.status, 1) << command.front() << " " << out;
+      EXPECT_TRUE(outcome.err.starts_with("sida: error: standard output: cannot write: ")) << outcome.err;
+      EXPECT_EQ(folder.names(), before) << command.front() << " " << out;
+    }
+  }
+  EXPECT_EQ(Program(classify({"--out", folder / "x"}), "/dev/null", "").wait().status, 0) << "nothing to say";
+}
+
 TEST_F(ExitStatus, Is130WhenInterruptedWhileReadingStandardInput) {
   std::string const pipe = folder / "pipe";
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
