@@ -174,9 +174,9 @@ class ClassifyCommand final : public Command {
     add_hash_options(app, options_.hash);
     add_plan_options(app, options_.hash);
     add_number(app, "--lookahead", options_.lookahead, {0, 65536}, "Batches whose experts are loaded ahead");
-    app.add_option("--out", options_.out, "Write labels and scores to this file")->type_name("FILE");
-    app.add_option("--json", options_.json, "Write the account of the run to this file")->type_name("FILE");
-    app.add_option("--record", options_.record, "Write the routing to this folder")->type_name("DIR");
+    add_path(app, "--out", options_.out, "Write labels and scores to this file");
+    add_path(app, "--json", options_.json, "Write the account of the run to this file");
+    add_path(app, "--record", options_.record, "Write the routing to this folder")->type_name("DIR");
     app.add_flag("--warm-up", options_.warms_up,
                  "Answer all inputs once beforehand, unmeasured; what that loaded stays");
     app.add_flag("--quiet", options_.quiet, "No summary and no progress bar");

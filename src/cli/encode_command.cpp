@@ -77,7 +77,7 @@ class EncodeCommand final : public Command {
     add_serve_options(app, options_.serve);
     add_input_options(app, options_.input);
     add_choice(app, "--pool", options_.pool, kPools, "What one row is made of");
-    app.add_option("--out", options_.out, "The .npy file to write")->type_name("FILE")->required();
+    add_path(app, "--out", options_.out, "The .npy file to write")->required();
     app.add_flag("--quiet", options_.quiet, "No summary and no progress bar");
   }
 

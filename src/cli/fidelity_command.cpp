@@ -81,7 +81,7 @@ class FidelityCommand final : public Command {
     add_number(app, "--pad-to", pad_to_, {0, kMostPadding},
                "Count hit rates again with sequences padded to this; 0: no");
     add_number(app, "--seed", setup_.seed, {}, "Of the random experts");
-    app.add_option("--json", json_, "Write the figures to this file")->type_name("FILE");
+    add_path(app, "--json", json_, "Write the figures to this file");
     app.add_flag("--quiet", quiet_, "No table and no progress bar");
   }
   void check() const override { check_input_options(input_); }

@@ -275,19 +275,23 @@ class InspectCommand final : public Command {
   std::string name() const override { return "inspect"; }
   std::string summary() const override { return "Say what a model holds, and which budget holds how many experts"; }
   std::string manual() const override {
-    return "Prints the model's shape, its experts and bytes, the memory that it takes beside the budget, and for some "
-           "budgets how many experts they hold. Budgets count slots: an expert's record rounded up to 4 KiB; N % is "
-           "floor(N/100 x experts) slots, at least one. Only headers are read, and the hash function if there is one, "
-           "unless --verify reads all; a container's parts are compared with their checksums, a folder has none.";
+    return R"(Prints the model's shape, its experts and bytes, the memory that it takes beside
+the budget, and for some budgets how many experts they hold. Budgets count slots:
+an expert's record rounded up to 4 KiB; N % is floor(N/100 x experts) slots, at
+least one. Only headers are read, and the hash function if there is one, unless
+--verify reads all; a container's parts are compared with their checksums, a
+folder has none.
+
+Exit status: 0; 1 for data and I/O; 2 for malformed values and unknown options;
+130 when interrupted.)";
   }
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "folder in Hugging Face's form, or FILE.sida")->required()->type_name("");
-    app.add_option("--predictor", predictor_,
-                   "hash function to look at; without it, predictor.safetensors in the model's folder")
-        ->type_name("FILE");
-    app.add_flag("--json", json_, "print one JSON object, dense tensors included");
-    app.add_flag("--tensors", tensors_, "list the dense tensors too");
-    app.add_flag("--verify", verify_, "read every tensor and every expert");
+    add_path(app, "MODEL", model_, "Folder in Hugging Face's form, or FILE.sida")->required()->type_name("");
+    add_path(app, "--predictor", predictor_,
+             "Hash function to look at; without it, predictor.safetensors in the model's folder");
+    app.add_flag("--json", json_, "Print one JSON object, dense tensors included");
+    app.add_flag("--tensors", tensors_, "List the dense tensors too");
+    app.add_flag("--verify", verify_, "Read every tensor and every expert");
   }
   Status run(Session& session) override {
     SIDA_TRY_ASSIGN(auto const checkpoint, open_switch_checkpoint(model_, ReadPath::pread));

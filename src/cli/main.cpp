@@ -72,6 +72,14 @@ int run_program(int argc, char** argv) {
     command->add_options(*parser);
     parsers.push_back(parser);
   }
+  std::string names;
+  for (auto const& command : commands) names += (names.empty() ? "" : ", ") + command->name();
+  std::string const first = argc > 1 ? argv[1] : "";
+  bool const is_known = std::ranges::any_of(commands, [&](auto const& command) { return command->name() == first; });
+  if (!first.starts_with('-') && !is_known) {
+    return report_failure((argc > 1 ? "'" + first + "' is no command" : "no command") + ": give one of " + names,
+                          ExitStatus::usage);
+  }
   Command* chosen = nullptr;
   try {
     app.parse(argc, argv);

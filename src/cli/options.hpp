@@ -48,6 +48,9 @@ struct NumberRange {
 CLI::Option* add_number(CLI::App& app, std::string const& name, std::uint64_t& value, NumberRange range,
                         std::string const& description);
 
+/// `--name FILE` into `value`. An empty path is malformed: it is a shell variable that was never set.
+CLI::Option* add_path(CLI::App& app, std::string const& name, std::string& value, std::string const& description);
+
 /// `--name BUDGET`.
 CLI::Option* add_budget(CLI::App& app, std::string const& name, Budget& value, std::string const& description);
 

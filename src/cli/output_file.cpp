@@ -37,7 +37,8 @@ Result<OutputFile> OutputFile::create(std::string const& path) {
     return file;
   }
   auto temporary = io_detail::create_temporary_beside(target.path);
-  if (!temporary) return Error(temporary.code(), path + ": cannot create: " + std::string(temporary.message()));
+  if (!temporary && target.path == path) return std::move(temporary).error();
+  if (!temporary) return std::move(temporary).error().with_context(path);
   file.fd_ = std::move(temporary->descriptor);
   file.temporary_ = std::move(temporary->path);
   file.guard_ = RemovedWhenKilled(file.temporary_);

@@ -48,9 +48,8 @@ std::vector<std::pair<std::string, RunMode>> const& mode_words() {
 std::string to_string(RunMode mode) { return mode == RunMode::exact ? "exact" : "predicted"; }
 
 void add_hash_options(CLI::App& app, HashOptions& options) {
-  app.add_option("--predictor", options.predictor,
-                 "Hash function, a safetensors file; without it, predictor.safetensors in the model's folder")
-      ->type_name("FILE");
+  add_path(app, "--predictor", options.predictor,
+           "Hash function, a safetensors file; without it, predictor.safetensors in the model's folder");
   app.add_flag("--renormalise", options.renormalise, "Predicted mode: divide a token's weights by their sum");
   add_choice(app, "--sparsemax", options.sparsemax, kSparsemaxRules,
              "The hash function's attention: exact, or as the code released with SiDA-MoE computes it");
@@ -98,6 +97,10 @@ Result<LstmHash> load_hash(HashOptions const& options, RunMode mode, ServeOption
 
 Result<LstmHash> open_hash(std::string const& path, ReadPath read_path, LstmHashOptions const& options,
                            SwitchCheckpoint const& checkpoint, ThreadPool& pool, MemoryResource& memory) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    return Error(Errc::invalid_argument, path + ": a folder, where a hash function's safetensors file is needed");
+  }
   SIDA_TRY_ASSIGN(auto const tensors, open_safetensors(path, read_path));
   SIDA_TRY_ASSIGN(auto hash, LstmHash::load(*tensors, options, pool, memory));
   SIDA_TRY(check_model(hash, path, checkpoint));

@@ -13,7 +13,7 @@ namespace sida::cli {
 static_assert(BatchSource<InputBatches>);
 
 void add_input_options(CLI::App& app, InputOptions& options) {
-  app.add_option("--data", options.data, "Inputs: a TSV or JSONL file")->type_name("FILE");
+  add_path(app, "--data", options.data, "Inputs: a TSV or JSONL file");
   app.add_option("--text", options.texts, "One input; may be given several times")
       ->type_name("TEXT")
       ->expected(1)

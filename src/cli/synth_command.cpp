@@ -134,26 +134,27 @@ class SynthCommand final : public Command {
 };
 
 std::string SynthCommand::manual() const {
-  return "Writes model.safetensors and config.json, and spiece.model with --tokenizer, to the folder DIR: the encoder "
-         "of "
-         "a Switch Transformer with a classification head, under the names that Hugging Face uses. Files of these "
-         "names "
-         "are replaced. The answers mean nothing, but the sizes, the routing and so the traffic between disk and "
-         "memory "
-         "are like those of a trained model: experts are used unevenly, and equal words mostly go to equal experts.\n"
-         "Equal shape, type and seed give equal bytes. Weights are made while they are written and never held in "
-         "memory.";
+  return R"(Writes model.safetensors and config.json, and spiece.model with --tokenizer, to
+the folder DIR: the encoder of a Switch Transformer with a classification head,
+under the names that Hugging Face uses. What an earlier run wrote there is
+replaced; weights from elsewhere are not. The answers mean nothing, but the sizes,
+the routing and so the traffic between disk and memory are like those of a trained
+model: experts are used unevenly, and equal words mostly go to equal experts.
+
+Equal shape, type and seed give equal bytes. Weights are made while they are
+written and never held in memory.
+
+Exit status: 0; 1 for data, I/O, and weights in DIR from elsewhere; 2 for
+malformed or negative values and unknown options; 130 when interrupted.)";
 }
 
 void SynthCommand::add_options(CLI::App& app) {
-  app.add_option("--config", config_path_, "config.json of a Switch Transformer: the shape")
-      ->required()
-      ->type_name("FILE");
-  app.add_option("--out", out_, "folder to write to; made if it isn't there")->required()->type_name("DIR");
-  add_choice(app, "--dtype", dtype_, kDtypes, "element type");
-  add_number(app, "--seed", seed_, {0, std::numeric_limits<std::uint64_t>::max()}, "seed of the weights");
-  app.add_option("--tokenizer", tokenizer_path_, "SentencePiece model to put beside the weights")->type_name("FILE");
-  add_number(app, "--threads", threads_, {1, 1024}, "threads that make weights; the bytes don't depend on it");
+  add_path(app, "--config", config_path_, "config.json of a Switch Transformer: the shape")->required();
+  add_path(app, "--out", out_, "Folder to write to; made if it isn't there")->required()->type_name("DIR");
+  add_choice(app, "--dtype", dtype_, kDtypes, "Element type");
+  add_number(app, "--seed", seed_, {0, std::numeric_limits<std::uint64_t>::max()}, "Seed of the weights");
+  add_path(app, "--tokenizer", tokenizer_path_, "SentencePiece model to put beside the weights");
+  add_number(app, "--threads", threads_, {1, 1024}, "Threads that make weights; the bytes don't depend on it");
 }
 
 Status SynthCommand::write_weights(SwitchConfig const& config, NewFolder const& folder, OutputFile& file,

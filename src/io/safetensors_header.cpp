@@ -165,11 +165,12 @@ Result<std::uint64_t> safetensors_json_bytes(std::span<std::byte const> prefix, 
     length = length << 8 | std::to_integer<std::uint64_t>(prefix[i]);
   if (length > kSafetensorsMaxJsonBytes) {
     return Error(Errc::corrupt, name + ": header of " + std::to_string(length) + " bytes at byte 8, more than " +
-                                    std::to_string(kSafetensorsMaxJsonBytes));
+                                    std::to_string(kSafetensorsMaxJsonBytes) + "; is this a safetensors file?");
   }
   if (length > file_bytes - kSafetensorsLengthBytes) {
     return Error(Errc::corrupt, name + ": header of " + std::to_string(length) +
-                                    " bytes at byte 8 ends past the file's " + std::to_string(file_bytes) + " bytes");
+                                    " bytes at byte 8 ends past the file's " + std::to_string(file_bytes) +
+                                    " bytes; is this a safetensors file, and whole?");
   }
   return length;
 }

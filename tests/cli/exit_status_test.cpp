@@ -254,6 +254,47 @@ TEST_F(ExitStatus, Is1AndNothingAppearsWhenStandardOutputTakesNothing) {
   EXPECT_EQ(Program(classify({"--out", folder / "x"}), "/dev/null", "").wait().status, 0) << "nothing to say";
 }
 
+TEST_F(ExitStatus, ComesWithAMessageThatSaysWhatWouldBeRight) {
+  testing::write_file(folder / "array.jsonl", "[3, 1]\n");
+  testing::write_file(folder / "text", "Neither weights nor a container.\n");
+  std::filesystem::create_directory(folder / "empty");
+  auto const with = [&](std::string const& option, std::string const& value) { return classify({option, value}); };
+  struct Case {
+    std::vector<std::string> arguments;
+    int status;
+    std::string part;
+  };
+  std::string const model = SIDA_REFERENCE_MODEL;
+  std::vector<Case> const cases = {
+      {{}, 2, "no command: give one of classify, encode"},
+      {{"dance"}, 2, "'dance' is no command: give one of classify, encode"},
+      {{"dance", "--help"}, 2, "'dance'"},
+      {with("--budget", "5XB"), 2, "'5XB' is not a budget: a number is followed by nothing (bytes), %, B, KB"},
+      {with("--budget", "99999999999999999999999"), 2, "is too large"},
+      {with("--batch", "0"), 2, "--batch: '0' is not a whole number from 1 to"},
+      {with("--out", ""), 2, "--out: an empty path"},
+      {{"classify", "--model", "", "--data", data}, 2, "--model: an empty path"},
+      {{"classify", "--model", golden.folder, "--data", ""}, 2, "--data: an empty path"},
+      {{"inspect", ""}, 2, "an empty path"},
+      {with("--out", "/nodir/x"), 1, "error: /nodir/x: create a temporary file beside it: No such"},
+      {{"classify", "--model", golden.folder, "--data", folder / "array.jsonl"},
+       1,
+       "array.jsonl:1: a JSON array; each"},
+      {{"classify", "--model", folder / "text", "--data", data}, 1, "text: header byte 0: not a packed container"},
+      {{"classify", "--model", folder / "empty", "--data", data}, 1, "empty: no config.json in this folder"},
+      {{"classify", "--model", model, "--text", "x", "--prefetch", "hash", "--predictor", folder / "empty"},
+       1,
+       "empty: a folder, where a hash function's"},
+      {{"classify", "--model", model, "--text", "x", "--prefetch", "hash", "--predictor", folder / "text"},
+       1,
+       "is this a safetensors file?"}};
+  for (auto const& [arguments, status, part] : cases) {
+    Outcome const outcome = run(arguments);
+    expect_failure(outcome, status, part);
+    EXPECT_NE(outcome.err.find(part), std::string::npos) << part << "\n" << outcome.err;
+  }
+}
+
 TEST_F(ExitStatus, Is130WhenInterruptedWhileReadingStandardInput) {
   std::string const pipe = folder / "pipe";
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
