@@ -43,8 +43,7 @@ floor(N/100 x experts) slots, at least one.
 Prefetch: "hash" loads ahead what a hash function predicts from the words alone,
 on a thread of its own; "oracle" runs the same batches once before, unmeasured,
 to know their experts, and so reads everything twice; "popularity" plans the
-experts used most so far; "wrong" gives a deliberately wrong plan, for tests.
-None of them changes an answer.
+experts used most so far. None of them changes an answer.
 
 Mode: in "exact" mode the model's routers decide, whatever was predicted. In
 "predicted" mode, SiDA's own, the hash function decides: routers are not even
@@ -169,11 +168,12 @@ class ClassifyCommand final : public Command {
     add_serve_options(app, options_.serve);
     add_input_options(app, options_.input);
     add_choice(app, "--mode", options_.mode, mode_words(), "Who decides which experts a token takes");
-    add_choice(app, "--prefetch", options_.prefetch, prefetch_words(), "Who tells what to load ahead")
+    add_choice(app, "--prefetch", options_.prefetch, prefetch_words(), "Who tells what to load ahead", 1)
         ->default_str("none; in predicted mode hash");
     add_hash_options(app, options_.hash);
-    add_plan_options(app, options_.hash);
-    add_number(app, "--lookahead", options_.lookahead, {0, 65536}, "Batches whose experts are loaded ahead");
+    likely_ = add_plan_options(app, options_.hash);
+    lookahead_ =
+        add_number(app, "--lookahead", options_.lookahead, {0, 65536}, "Batches whose experts are loaded ahead");
     add_path(app, "--out", options_.out, "Write labels and scores to this file");
     add_path(app, "--json", options_.json, "Write the account of the run to this file");
     add_path(app, "--record", options_.record, "Write the routing to this folder")->type_name("DIR");
@@ -192,14 +192,21 @@ class ClassifyCommand final : public Command {
     if (predicted && prefetch != Prefetch::hash && prefetch != Prefetch::none) {
       throw CLI::ValidationError("--prefetch", "predicted mode takes hash or none");
     }
+    if (lookahead_->count() > 0 && prefetch == Prefetch::none) {
+      throw CLI::ValidationError("--lookahead", "without --prefetch nothing is loaded ahead");
+    }
+    if (likely_->count() > 0 && (predicted || prefetch != Prefetch::hash)) {
+      throw CLI::ValidationError("--likely", "this is for --mode exact with --prefetch hash");
+    }
     if (!predicted && (options_.hash.top_k != 1 || options_.hash.renormalise)) {
       throw CLI::ValidationError("--top-k, --renormalise", "these are for --mode predicted");
     }
   }
 
   Status run(Session& session) override {
-    SIDA_TRY(require_apart(std::array{options_.out, options_.json},
-                           std::array{options_.serve.model, options_.input.data, options_.hash.predictor}));
+    std::array const inputs{options_.serve.model, options_.input.data, options_.hash.predictor};
+    SIDA_TRY(require_apart(std::array{options_.out, options_.json}, inputs));
+    SIDA_TRY(require_folder_apart(options_.record, inputs));
     if (options_.mode == RunMode::predicted) {
       options_.serve.routing = SwitchRouting::given;
       options_.serve.experts_per_token = options_.hash.top_k;
@@ -208,6 +215,7 @@ class ClassifyCommand final : public Command {
     SIDA_TRY_ASSIGN(auto served, ServedModel::open(options_.serve));
     SIDA_TRY(require_head(served->checkpoint));
     SIDA_TRY_ASSIGN(auto const input, read_inputs(options_.input, *served, session));
+    SIDA_TRY(require_labels(input, served->checkpoint.config));
     SIDA_TRY_ASSIGN(auto outputs, Outputs::create(options_, *served));
     SIDA_TRY_ASSIGN(auto const account, measure(*served, input, outputs, session));
     RunSettings const settings{
@@ -275,6 +283,8 @@ class ClassifyCommand final : public Command {
   }
 
   ClassifyOptions options_;
+  CLI::Option const* likely_ = nullptr;
+  CLI::Option const* lookahead_ = nullptr;
 };
 
 }  // namespace

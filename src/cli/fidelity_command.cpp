@@ -125,6 +125,7 @@ class FidelityCommand final : public Command {
       SIDA_TRY(require_head(served->checkpoint));
       experts = served->checkpoint.config.num_experts;
       SIDA_TRY_ASSIGN(input, read_inputs(input_, *served, session));
+      SIDA_TRY(require_labels(input, served->checkpoint.config));
       SIDA_TRY_ASSIGN(exact, run_arm_shown({}, "exact", *served, input, session));
       result.arms.push_back({"exact", "exact", judge(input.rows, exact.logits()), std::nullopt});
       SIDA_TRY_ASSIGN(auto answers,

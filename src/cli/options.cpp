@@ -148,9 +148,9 @@ namespace detail {
 
 CLI::Option* add_word(CLI::App& app, std::string const& name, std::vector<std::string> words,
                       std::string const& initial, std::function<void(std::size_t)> chosen,
-                      std::string const& description) {
+                      std::string const& description, std::size_t unlisted) {
   std::string listed;
-  for (auto const& word : words) listed += (listed.empty() ? "" : ", ") + word;
+  for (std::size_t i = 0; i + unlisted < words.size(); ++i) listed += (i == 0 ? "" : ", ") + words[i];
   auto const parse = [words = std::move(words), listed, name, chosen = std::move(chosen)](std::string const& text) {
     auto const found = std::find(words.begin(), words.end(), text);
     if (found == words.end()) reject(name, "'" + text + "' is none of: " + listed);

@@ -160,4 +160,16 @@ Status require_apart(std::span<std::string const> outputs, std::span<std::string
   return {};
 }
 
+Status require_folder_apart(std::string const& folder, std::span<std::string const> inputs) {
+  if (folder.empty()) return {};
+  for (std::string const& input : inputs) {
+    std::error_code error;
+    if (input.empty() || !fs::exists(input, error)) continue;
+    fs::path const read_from = fs::is_directory(input, error) ? input : io_detail::folder_of(input);
+    if (!fs::equivalent(folder, read_from, error) || error) continue;
+    return {Errc::invalid_argument, folder + ": is where " + input + " is read from; give a folder of its own"};
+  }
+  return {};
+}
+
 }  // namespace sida::cli

@@ -67,5 +67,8 @@ class OutputFile {
 /// That no file which a run will write is one that it reads, or another that it writes. Empty names count for nothing.
 /// @return invalid_argument. `inputs`: files, or folders whose files are all read.
 Status require_apart(std::span<std::string const> outputs, std::span<std::string const> inputs);
+/// That a folder in which a run makes files of its own is neither an input nor the folder that an input stands in.
+/// @return invalid_argument.
+Status require_folder_apart(std::string const& folder, std::span<std::string const> inputs);
 
 }  // namespace sida::cli

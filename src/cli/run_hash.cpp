@@ -55,15 +55,17 @@ void add_hash_options(CLI::App& app, HashOptions& options) {
              "The hash function's attention: exact, or as the code released with SiDA-MoE computes it");
 }
 
-void add_plan_options(CLI::App& app, HashOptions& options) {
+CLI::Option* add_plan_options(CLI::App& app, HashOptions& options) {
   add_number(app, "--top-k", options.top_k, {1, 65534}, "Predicted mode: experts per token");
   auto const percent = [&options](std::string const& text) {
     auto const value = parse_number(text, 0, kPercent);
     if (!value) throw CLI::ValidationError("--likely", value.error().message());
     options.likely = static_cast<double>(*value) / static_cast<double>(kPercent);
   };
-  app.add_option_function<std::string>(
-         "--likely", percent, "Exact mode with --prefetch hash: load ahead what is used with at least this probability")
+  return app
+      .add_option_function<std::string>(
+          "--likely", percent,
+          "Exact mode with --prefetch hash: load ahead what is used with at least this probability")
       ->type_name("PERCENT")
       ->default_str("50");
 }

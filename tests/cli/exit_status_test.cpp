@@ -88,6 +88,10 @@ TEST_F(ExitStatus, IsTwoForMalformedAndNegativeValuesAndUnknownOptions) {
                                                          {"stray"},
                                                          {"--text", "two inputs"},
                                                          {"-"},
+                                                         {"--lookahead", "4"},
+                                                         {"--likely", "30"},
+                                                         {"--likely", "30", "--prefetch", "oracle"},
+                                                         {"--likely", "30", "--mode", "predicted"},
                                                          {"--threads", "18446744073709551617"}};
   for (auto const& misuse : misuses) expect_failure(run(classify(misuse)), 2, misuse.front() + " " + misuse.back());
   expect_failure(run({}), 2, "no command");
@@ -125,6 +129,21 @@ TEST_F(ExitStatus, IsOneForBadDataAndLeavesNoOutput) {
   EXPECT_NE(outcome.err.find("data.jsonl:" + std::to_string(golden.lengths.size() + 1)), std::string::npos)
       << outcome.err;
   EXPECT_EQ(folder.names(), std::vector<std::string>{"data.jsonl"});
+}
+
+TEST_F(ExitStatus, IsOneForALabelThatTheModelDoesNotHave) {
+  testing::write_file(data, golden.jsonl() + "{\"ids\": [3], \"label\": 9}\n");
+  std::string const place = "data.jsonl:" + std::to_string(golden.lengths.size() + 1) + ": label 9, but the model has ";
+  Outcome const outcome = run(classify({"--out", folder / "x"}));
+  expect_failure(outcome, 1, "a label out of range");
+  EXPECT_NE(outcome.err.find(place), std::string::npos) << outcome.err;
+  EXPECT_EQ(run(encode()).status, 0) << "labels mean nothing there";
+}
+
+TEST_F(ExitStatus, IsOneForTextThatIsNotUtf8) {
+  Outcome const outcome = run({"classify", "--model", SIDA_REFERENCE_MODEL, "--text", "good", "--text", "a\xFF"});
+  expect_failure(outcome, 1, "not UTF-8");
+  EXPECT_NE(outcome.err.find("--text:2: the text is not UTF-8"), std::string::npos) << outcome.err;
 }
 
 TEST_F(ExitStatus, IsOneForAFullDiskAndLeavesNoOutput) {
@@ -191,6 +210,9 @@ TEST_F(ExitStatus, Is1WhenAnOutputWouldReplaceAnInput) {
            {"classify", "--model", model, "--data", data_file, "--json", folder / "link"},
            {"classify", "--model", model, "--data", data_file, "--out", model + "/model.safetensors"},
            {"classify", "--model", model, "--data", data_file, "--out", folder / "x", "--json", folder / "x"},
+           {"classify", "--model", model, "--data", data_file, "--record", model},
+           {"classify", "--model", model + "/", "--data", data_file, "--record", model + "/../model"},
+           {"classify", "--model", model, "--data", data_file, "--record", folder.path()},
            {"encode", "--model", model, "--data", data_file, "--out", data_file},
            {"pack", model, "--out", model + "/model.safetensors"}}) {
     expect_failure(run(arguments), 1, arguments.front() + " " + arguments.back());
