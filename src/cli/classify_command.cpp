@@ -35,7 +35,8 @@ the run. The answers are those of the whole model, whatever the budget.
 
 Input: a TSV file whose header names "sentence", or "sentence1" and "sentence2",
 and "label" if there is one; a JSONL file of {"ids": [...], "label": ...}; or
-MultiRC's JSONL, one input per answer. Inputs are batched in their order.
+MultiRC's JSONL, one input per answer. Text is UTF-8. Inputs are batched in their
+order. docs/formats.md has the particulars of inputs and outputs.
 
 Budget: slots of one expert each (its record rounded up to 4 KiB). N % are
 floor(N/100 x experts) slots, at least one.
