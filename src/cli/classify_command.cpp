@@ -30,13 +30,13 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr char kClassifyManual[] =
-    R"(Answers every input with the label of the highest score, and prints an account of
-the run. The answers are those of the whole model, whatever the budget.
+    R"(Answers every input with the label of the highest score, and prints an account
+of the run. The answers are those of the whole model, whatever the budget.
 
 Input: a TSV file whose header names "sentence", or "sentence1" and "sentence2",
 and "label" if there is one; a JSONL file of {"ids": [...], "label": ...}; or
-MultiRC's JSONL, one input per answer. Text is UTF-8. Inputs are batched in their
-order. docs/formats.md has the particulars of inputs and outputs.
+MultiRC's JSONL, one input per answer. Text is UTF-8. Inputs are batched in
+their order. docs/formats.md has the particulars of inputs and outputs.
 
 Budget: slots of one expert each (its record rounded up to 4 KiB). N % are
 floor(N/100 x experts) slots, at least one.
@@ -53,12 +53,12 @@ or none, and --top-k experts per token, each weighted by its predicted softmax.
 
 All is computed in float32, whatever the type of the weights.
 
-Output: --out FILE gets "index, label, score_0, ..." as TSV. --json FILE gets the
-account, one key per line; bytes of experts are slot bytes, latencies are those
-of a batch, from its first step to its answer. --record DIR gets the routing:
-experts.npy (uint16 [tokens, MoE layers, k], 65535 = no expert), seqs.jsonl and
-meta.json. With --text and without --out, the answers go to standard output.
-Files appear when the run has succeeded.
+Output: --out FILE gets "index, label, score_0, ..." as TSV. --json FILE gets
+the account, one key per line; bytes of experts are slot bytes, latencies are
+those of a batch, from its first step to its answer. --record DIR gets the
+routing: experts.npy (uint16 [tokens, MoE layers, k], 65535 = no expert),
+seqs.jsonl and meta.json. With --text and without --out, the answers go to
+standard output. Files appear when the run has succeeded.
 
 Exit status: 0; 1 for data, I/O, and a budget too small for one expert; 2 for
 malformed or negative values and unknown options; 130 when interrupted.)";

@@ -21,10 +21,10 @@ namespace sida::cli {
 namespace {
 
 constexpr char kEncodeManual[] =
-    R"(Writes the encoder's final hidden states as float32: the tokens of all inputs one
-after the other, [tokens, d_model]; with --pool mean one row per input, the mean
-over its tokens. Needs no classification head, and for inputs that are token ids
-no tokenizer.
+    R"(Writes the encoder's final hidden states as float32: the tokens of all inputs
+one after the other, [tokens, d_model]; with --pool mean one row per input, the
+mean over its tokens. Needs no classification head, and for inputs that are
+token ids no tokenizer.
 
 Input: as for "sida classify". The file appears when the run has succeeded.
 

@@ -27,21 +27,23 @@ namespace sida::cli {
 namespace {
 
 constexpr char kFidelityManual[] =
-    R"(Answers every input in exact mode, where the model's routers choose the experts, and
-in predicted mode, where the hash function does, with 1, 2 and 3 experts per token;
-and says how far they differ. Two controls say what the figures are worth: random
-experts, weighted as the routers weighted theirs, and MoE layers that add nothing.
+    R"(Answers every input in exact mode, where the model's routers choose the experts,
+and in predicted mode, where the hash function does, with 1, 2 and 3 experts per
+token; and says how far they differ. Two controls say what the figures are
+worth: random experts, weighted as the routers weighted theirs, and MoE layers
+that add nothing.
 
 accuracy    share of right answers, of the inputs that have a label
 F1          of label 1, where there are two; for MultiRC's file this is its F1a
 agreement   share of inputs answered as in exact mode
 KL          mean of KL(exact || other) of the answers' softmax, in nats
 hit rates   share of tokens whose expert, as the router chose it, is the hash
-            function's first guess, or among its first two or three; per MoE layer
+            function's first guess, or among its first two or three; per layer
 
-Sequences are not padded, so hit rates are those of real tokens. --pad-to N counts
-them again with every sequence filled up to N tokens of padding that the model
-computes like any other, without capacity: as the paper's own code does, with 512.
+Sequences are not padded, so hit rates are those of real tokens. --pad-to N
+counts them again with every sequence filled up to N tokens of padding that the
+model computes like any other, without capacity: as the paper's own code does,
+with 512.
 
 Exit status: 0; 1 for data, I/O, and a budget too small for one expert; 2 for
 malformed or negative values and unknown options; 130 when interrupted.)";

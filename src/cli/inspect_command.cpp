@@ -276,11 +276,11 @@ class InspectCommand final : public Command {
   std::string summary() const override { return "Say what a model holds, and which budget holds how many experts"; }
   std::string manual() const override {
     return R"(Prints the model's shape, its experts and bytes, the memory that it takes beside
-the budget, and for some budgets how many experts they hold. Budgets count slots:
-an expert's record rounded up to 4 KiB; N % is floor(N/100 x experts) slots, at
-least one. Only headers are read, and the hash function if there is one, unless
---verify reads all; a container's parts are compared with their checksums, a
-folder has none.
+the budget, and for some budgets how many experts they hold. Budgets count
+slots: an expert's record rounded up to 4 KiB; N % is floor(N/100 x experts)
+slots, at least one. Only headers are read, and the hash function if there is
+one, unless --verify reads all; a container's parts are compared with their
+checksums, a folder has none.
 
 Exit status: 0; 1 for data and I/O; 2 for malformed values and unknown options;
 130 when interrupted.)";

@@ -19,11 +19,42 @@ namespace sida::cli {
 namespace {
 
 constexpr char kDescription[] =
-    "sida serves Mixture-of-Experts models from a memory budget: the experts that the input needs are loaded from disk "
-    "as they are needed, and the answers are those of the whole model.";
+    R"(sida serves Mixture-of-Experts models from a memory budget: the experts that the
+input needs are loaded from disk as they are needed, and the answers are those
+of the whole model.)";
 constexpr char kManual[] =
-    "Exit status: 0 on success; 1 for data, I/O, and a budget too small for one expert; 2 for malformed or negative "
-    "values and unknown options; 130 when interrupted.";
+    R"(Exit status: 0 on success; 1 for data, I/O, and a budget too small for one
+expert; 2 for malformed or negative values and unknown options; 130 when
+interrupted.)";
+
+constexpr std::size_t kHelpColumns = 80;
+
+/// Breaks descriptions between words, so that help fits a terminal.
+class WrappedHelp final : public CLI::Formatter {
+ public:
+  std::string make_option_desc(CLI::Option const* option) const override {
+    return wrap(CLI::Formatter::make_option_desc(option));
+  }
+  std::string make_subcommand(CLI::App const* command) const override {
+    std::ostringstream text;
+    CLI::detail::format_help(text, command->get_name(), wrap(command->get_description()), column_width_);
+    return text.str();
+  }
+
+ private:
+  std::string wrap(std::string const& text) const {
+    std::istringstream words(text);
+    std::string wrapped;
+    std::size_t column = 0;
+    for (std::string word; words >> word;) {
+      bool const fits = column + 1 + word.size() <= kHelpColumns - column_width_;
+      if (!wrapped.empty()) wrapped += fits ? ' ' : '\n';
+      column = wrapped.empty() || !fits ? word.size() : column + 1 + word.size();
+      wrapped += word;
+    }
+    return wrapped;
+  }
+};
 
 std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
@@ -61,6 +92,7 @@ int run_command(Command& command) {
 
 int run_program(int argc, char** argv) {
   CLI::App app(kDescription, "sida");
+  app.formatter(std::make_shared<WrappedHelp>());
   app.footer(kManual);
   app.set_version_flag("--version", "sida " SIDA_VERSION);
   app.require_subcommand(1);

@@ -23,10 +23,10 @@ class PackCommand final : public Command {
   std::string summary() const override { return "Write a checkpoint as one container FILE.sida"; }
   std::string manual() const override {
     return R"(DIR holds config.json, model.safetensors or its shards and index, and
-spiece.model if there is one. The container holds all that serving needs: config,
-tokenizer, dense weights, and one record per expert, which one read brings in;
-every part is under a checksum that each read verifies. FILE.sida appears whole
-or not at all; one that is there is replaced.
+spiece.model if there is one. The container holds all that serving needs:
+config, tokenizer, dense weights, and one record per expert, which one read
+brings in; every part is under a checksum that each read verifies. FILE.sida
+appears whole or not at all; one that is there is replaced.
 
 Exit status: 0; 1 for data and I/O; 2 for malformed values and unknown options;
 130 when interrupted.)";

@@ -137,9 +137,10 @@ std::string SynthCommand::manual() const {
   return R"(Writes model.safetensors and config.json, and spiece.model with --tokenizer, to
 the folder DIR: the encoder of a Switch Transformer with a classification head,
 under the names that Hugging Face uses. What an earlier run wrote there is
-replaced; weights from elsewhere are not. The answers mean nothing, but the sizes,
-the routing and so the traffic between disk and memory are like those of a trained
-model: experts are used unevenly, and equal words mostly go to equal experts.
+replaced; weights from elsewhere are not. The answers mean nothing, but the
+sizes, the routing and so the traffic between disk and memory are like those of
+a trained model: experts are used unevenly, and equal words mostly go to equal
+experts.
 
 Equal shape, type and seed give equal bytes. Weights are made while they are
 written and never held in memory.

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <filesystem>
+#include <sstream>
 #include <string>
 #include <sys/stat.h>
 #include <thread>
@@ -55,6 +57,17 @@ TEST_F(ExitStatus, IsZeroForHelp) {
     EXPECT_EQ(outcome.status, 0);
     EXPECT_EQ(outcome.err, "");
     EXPECT_FALSE(outcome.out.empty());
+  }
+}
+
+TEST_F(ExitStatus, IsToldByEveryHelpWhichFitsATerminal) {
+  for (std::string const command : {"", "classify", "encode", "fidelity", "pack", "synth", "inspect"}) {
+    Outcome const outcome =
+        run(command.empty() ? std::vector<std::string>{"--help"} : std::vector<std::string>{command, "--help"});
+    EXPECT_NE(outcome.out.find("\nExit status: 0"), std::string::npos) << command;
+    EXPECT_EQ(outcome.out.find("wrong"), std::string::npos) << command;
+    std::istringstream lines(outcome.out);
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 80U) << command << ": " << line;
   }
 }
 
