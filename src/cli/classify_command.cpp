@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cstdio>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,12 +30,13 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr char kClassifyManual[] =
-    R"(Answers every input with the label of the highest score, and prints an account of
-the run. The answers are those of the whole model, whatever the budget.
+    R"(Answers every input with the label of the highest score, and prints an account
+of the run. The answers are those of the whole model, whatever the budget.
 
 Input: a TSV file whose header names "sentence", or "sentence1" and "sentence2",
 and "label" if there is one; a JSONL file of {"ids": [...], "label": ...}; or
-MultiRC's JSONL, one input per answer. Inputs are batched in their order.
+MultiRC's JSONL, one input per answer. Text is UTF-8. Inputs are batched in
+their order. docs/formats.md has the particulars of inputs and outputs.
 
 Budget: slots of one expert each (its record rounded up to 4 KiB). N % are
 floor(N/100 x experts) slots, at least one.
@@ -44,8 +44,7 @@ floor(N/100 x experts) slots, at least one.
 Prefetch: "hash" loads ahead what a hash function predicts from the words alone,
 on a thread of its own; "oracle" runs the same batches once before, unmeasured,
 to know their experts, and so reads everything twice; "popularity" plans the
-experts used most so far; "wrong" gives a deliberately wrong plan, for tests.
-None of them changes an answer.
+experts used most so far. None of them changes an answer.
 
 Mode: in "exact" mode the model's routers decide, whatever was predicted. In
 "predicted" mode, SiDA's own, the hash function decides: routers are not even
@@ -54,12 +53,12 @@ or none, and --top-k experts per token, each weighted by its predicted softmax.
 
 All is computed in float32, whatever the type of the weights.
 
-Output: --out FILE gets "index, label, score_0, ..." as TSV. --json FILE gets the
-account, one key per line; bytes of experts are slot bytes, latencies are those
-of a batch, from its first step to its answer. --record DIR gets the routing:
-experts.npy (uint16 [tokens, MoE layers, k], 65535 = no expert), seqs.jsonl and
-meta.json. With --text and without --out, the answers go to standard output.
-Files appear when the run has succeeded.
+Output: --out FILE gets "index, label, score_0, ..." as TSV. --json FILE gets
+the account, one key per line; bytes of experts are slot bytes, latencies are
+those of a batch, from its first step to its answer. --record DIR gets the
+routing: experts.npy (uint16 [tokens, MoE layers, k], 65535 = no expert),
+seqs.jsonl and meta.json. With --text and without --out, the answers go to
+standard output. Files appear when the run has succeeded.
 
 Exit status: 0; 1 for data, I/O, and a budget too small for one expert; 2 for
 malformed or negative values and unknown options; 130 when interrupted.)";
@@ -170,14 +169,15 @@ class ClassifyCommand final : public Command {
     add_serve_options(app, options_.serve);
     add_input_options(app, options_.input);
     add_choice(app, "--mode", options_.mode, mode_words(), "Who decides which experts a token takes");
-    add_choice(app, "--prefetch", options_.prefetch, prefetch_words(), "Who tells what to load ahead")
+    add_choice(app, "--prefetch", options_.prefetch, prefetch_words(), "Who tells what to load ahead", 1)
         ->default_str("none; in predicted mode hash");
     add_hash_options(app, options_.hash);
-    add_plan_options(app, options_.hash);
-    add_number(app, "--lookahead", options_.lookahead, {0, 65536}, "Batches whose experts are loaded ahead");
-    app.add_option("--out", options_.out, "Write labels and scores to this file")->type_name("FILE");
-    app.add_option("--json", options_.json, "Write the account of the run to this file")->type_name("FILE");
-    app.add_option("--record", options_.record, "Write the routing to this folder")->type_name("DIR");
+    likely_ = add_plan_options(app, options_.hash);
+    lookahead_ =
+        add_number(app, "--lookahead", options_.lookahead, {0, 65536}, "Batches whose experts are loaded ahead");
+    add_path(app, "--out", options_.out, "Write labels and scores to this file");
+    add_path(app, "--json", options_.json, "Write the account of the run to this file");
+    add_path(app, "--record", options_.record, "Write the routing to this folder")->type_name("DIR");
     app.add_flag("--warm-up", options_.warms_up,
                  "Answer all inputs once beforehand, unmeasured; what that loaded stays");
     app.add_flag("--quiet", options_.quiet, "No summary and no progress bar");
@@ -193,21 +193,30 @@ class ClassifyCommand final : public Command {
     if (predicted && prefetch != Prefetch::hash && prefetch != Prefetch::none) {
       throw CLI::ValidationError("--prefetch", "predicted mode takes hash or none");
     }
+    if (lookahead_->count() > 0 && prefetch == Prefetch::none) {
+      throw CLI::ValidationError("--lookahead", "without --prefetch nothing is loaded ahead");
+    }
+    if (likely_->count() > 0 && (predicted || prefetch != Prefetch::hash)) {
+      throw CLI::ValidationError("--likely", "this is for --mode exact with --prefetch hash");
+    }
     if (!predicted && (options_.hash.top_k != 1 || options_.hash.renormalise)) {
       throw CLI::ValidationError("--top-k, --renormalise", "these are for --mode predicted");
     }
   }
 
   Status run(Session& session) override {
-    SIDA_TRY(require_apart(std::array{options_.out, options_.json},
-                           std::array{options_.serve.model, options_.input.data, options_.hash.predictor}));
+    std::array const inputs{options_.serve.model, options_.input.data, options_.hash.predictor};
+    SIDA_TRY(require_apart(std::array{options_.out, options_.json}, inputs));
+    SIDA_TRY(require_folder_apart(options_.record, inputs));
     if (options_.mode == RunMode::predicted) {
       options_.serve.routing = SwitchRouting::given;
       options_.serve.experts_per_token = options_.hash.top_k;
     }
+    options_.serve.stop = session.stop();
     SIDA_TRY_ASSIGN(auto served, ServedModel::open(options_.serve));
     SIDA_TRY(require_head(served->checkpoint));
     SIDA_TRY_ASSIGN(auto const input, read_inputs(options_.input, *served, session));
+    SIDA_TRY(require_labels(input, served->checkpoint.config));
     SIDA_TRY_ASSIGN(auto outputs, Outputs::create(options_, *served));
     SIDA_TRY_ASSIGN(auto const account, measure(*served, input, outputs, session));
     RunSettings const settings{
@@ -221,10 +230,9 @@ class ClassifyCommand final : public Command {
         .warmed_up = options_.warms_up};
     if (outputs.json) SIDA_TRY(outputs.json->write(make_report(account, settings, *served).json()));
     SIDA_TRY(outputs.finish());
-    SIDA_TRY(outputs.publish());
-    std::fputs(outputs.results.lines().c_str(), stdout);
-    if (!options_.quiet) std::fputs(make_summary(account, settings, *served).c_str(), stdout);
-    return {};
+    SIDA_TRY(print(outputs.results.lines()));
+    if (!options_.quiet) SIDA_TRY(print(make_summary(account, settings, *served)));
+    return outputs.publish();
   }
 
  private:
@@ -276,6 +284,8 @@ class ClassifyCommand final : public Command {
   }
 
   ClassifyOptions options_;
+  CLI::Option const* likely_ = nullptr;
+  CLI::Option const* lookahead_ = nullptr;
 };
 
 }  // namespace

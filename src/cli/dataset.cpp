@@ -13,7 +13,38 @@ constexpr std::string_view kBlanks = " \t\v\f\r";
 
 bool is_blank(std::string_view line) { return line.find_first_not_of(kBlanks) == std::string_view::npos; }
 
+/// Bytes of the character of UTF-8 at the front of `text`; 0 where there is none, or a NUL.
+std::size_t character_bytes(std::string_view text) {
+  auto const byte = [&](std::size_t i) { return static_cast<unsigned char>(i < text.size() ? text[i] : 0); };
+  unsigned char const first = byte(0);
+  if (first < 0x80) return first == 0 ? 0 : 1;
+  std::size_t const size = first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
+  for (std::size_t i = 1; i < size; ++i) {
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+  }
+  // Longer than need be, a surrogate, or beyond the last character.
+  bool const is_out = (first == 0xE0 && byte(1) < 0xA0) || (first == 0xED && byte(1) >= 0xA0) ||
+                      (first == 0xF0 && byte(1) < 0x90) || (first == 0xF4 && byte(1) >= 0x90);
+  return is_out ? 0 : size;
+}
+
+Status check_text(std::string_view text, std::string const& where) {
+  for (std::size_t at = 0; at < text.size();) {
+    std::size_t const size = character_bytes(text.substr(at));
+    if (size == 0) {
+      return {Errc::corrupt, where + ": the text is not UTF-8, or has a NUL in it, at its byte " + std::to_string(at)};
+    }
+    at += size;
+  }
+  return {};
+}
+
 }  // namespace
+
+Status check_text(Row const& row, std::string const& where) {
+  SIDA_TRY(check_text(row.text_a, where));
+  return row.text_b ? check_text(*row.text_b, where) : Status();
+}
 
 struct Dataset::Impl {
   explicit Impl(LineReader reader) : lines(std::move(reader)) {}
@@ -60,7 +91,10 @@ Status Dataset::Impl::start() {
 Result<std::optional<Row>> Dataset::Impl::read() {
   for (;;) {
     SIDA_TRY_ASSIGN(auto row, parser->next());
-    if (row) return row;
+    if (row) {
+      SIDA_TRY(check_text(*row, lines.where()));
+      return row;
+    }
     SIDA_TRY_ASSIGN(bool const has_line, next_line());
     if (!has_line) return std::optional<Row>();
     SIDA_TRY(parser->feed(line, lines.where(), lines.line_number()));

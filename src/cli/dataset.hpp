@@ -22,6 +22,9 @@ struct Row {
   std::size_t line = 0;                          ///< where it began, from 1; for messages
 };
 
+/// That the texts of `row` are UTF-8 without NUL. `where` is for messages. @return corrupt.
+Status check_text(Row const& row, std::string const& where);
+
 inline constexpr std::int32_t kMaxLabels = 1024;
 /// A longer line is an error, so that a file without line ends costs no more memory than this.
 inline constexpr std::size_t kMaxLineBytes = std::size_t{16} << 20;
@@ -34,7 +37,7 @@ inline constexpr std::size_t kMaxLineBytes = std::size_t{16} << 20;
 /// - JSONL: `{"ids": [..]}`, `{"sentence": ".."}` or `{"sentence1": "..", "sentence2": ".."}`, each with `"label"` if
 ///   there is one; or a line of MultiRC (`passage`), which gives one row per answer: text_a is the question, a
 ///   space and the answer, text_b is the passage, so that truncation takes the passage's end.
-/// A UTF-8 byte order mark and CRLF line ends are taken off; bytes that aren't UTF-8 pass as they are. Blank lines are
+/// A UTF-8 byte order mark and CRLF line ends are taken off. Text is UTF-8 without NUL, or an error. Blank lines are
 /// tolerated at the end only, since skipping one would shift predictions against the file; a line of tabs is a row of
 /// empty fields, where TSV has several columns.
 /// Errors read "FILE:LINE: what". Not thread-safe; move-only.

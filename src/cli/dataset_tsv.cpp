@@ -82,11 +82,17 @@ Result<Columns> read_header(std::string_view header, std::string const& where) {
       *place = i;
     }
   }
+  if (header.starts_with('[')) {
+    return Error(Errc::corrupt,
+                 where + ": a JSON array; each line of a JSONL file is an object, such as {\"ids\": [3, 1]}");
+  }
   bool const has_pair = columns.first && columns.second;
   bool const has_part = columns.first || columns.second;
   if (has_pair != columns.single.has_value() && has_pair == has_part) return columns;
   return Error(Errc::corrupt,
-               where + ": the header must name 'sentence', or 'sentence1' and 'sentence2', split by tabs");
+               where +
+                   ": the header must name 'sentence', or 'sentence1' and 'sentence2', split by tabs; or each "
+                   "line is a JSON object");
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 #include <array>
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,10 +21,10 @@ namespace sida::cli {
 namespace {
 
 constexpr char kEncodeManual[] =
-    R"(Writes the encoder's final hidden states as float32: the tokens of all inputs one
-after the other, [tokens, d_model]; with --pool mean one row per input, the mean
-over its tokens. Needs no classification head, and for inputs that are token ids
-no tokenizer.
+    R"(Writes the encoder's final hidden states as float32: the tokens of all inputs
+one after the other, [tokens, d_model]; with --pool mean one row per input, the
+mean over its tokens. Needs no classification head, and for inputs that are
+token ids no tokenizer.
 
 Input: as for "sida classify". The file appears when the run has succeeded.
 
@@ -78,7 +77,7 @@ class EncodeCommand final : public Command {
     add_serve_options(app, options_.serve);
     add_input_options(app, options_.input);
     add_choice(app, "--pool", options_.pool, kPools, "What one row is made of");
-    app.add_option("--out", options_.out, "The .npy file to write")->type_name("FILE")->required();
+    add_path(app, "--out", options_.out, "The .npy file to write")->required();
     app.add_flag("--quiet", options_.quiet, "No summary and no progress bar");
   }
 
@@ -87,6 +86,7 @@ class EncodeCommand final : public Command {
   Status run(Session& session) override {
     SIDA_TRY(require_apart(std::array{options_.out}, std::array{options_.serve.model, options_.input.data}));
     options_.serve.outputs_hidden = options_.pool != Pool::mean;
+    options_.serve.stop = session.stop();
     SIDA_TRY_ASSIGN(auto served, ServedModel::open(options_.serve));
     SIDA_TRY_ASSIGN(auto const input, read_inputs(options_.input, *served, session));
     auto const d_model = static_cast<std::uint64_t>(served->checkpoint.config.d_model);
@@ -99,15 +99,15 @@ class EncodeCommand final : public Command {
                            PipelineOptions{}, session));
     }
     std::uint64_t const rows = out.rows();
-    SIDA_TRY(out.commit());
+    SIDA_TRY(out.finish());
     if (!options_.quiet) {
       Table table;
       table.row("sequences", std::to_string(input.rows.size()));
       table.row("rows", std::to_string(rows) + " of " + std::to_string(d_model) + " numbers, in " + options_.out);
       table.row("experts read", format_bytes(served->store->stats().bytes_loaded));
-      std::fputs(table.text().c_str(), stdout);
+      SIDA_TRY(print(table.text()));
     }
-    return {};
+    return out.publish();
   }
 
  private:

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <optional>
 #include <span>
@@ -28,21 +27,23 @@ namespace sida::cli {
 namespace {
 
 constexpr char kFidelityManual[] =
-    R"(Answers every input in exact mode, where the model's routers choose the experts, and
-in predicted mode, where the hash function does, with 1, 2 and 3 experts per token;
-and says how far they differ. Two controls say what the figures are worth: random
-experts, weighted as the routers weighted theirs, and MoE layers that add nothing.
+    R"(Answers every input in exact mode, where the model's routers choose the experts,
+and in predicted mode, where the hash function does, with 1, 2 and 3 experts per
+token; and says how far they differ. Two controls say what the figures are
+worth: random experts, weighted as the routers weighted theirs, and MoE layers
+that add nothing.
 
 accuracy    share of right answers, of the inputs that have a label
 F1          of label 1, where there are two; for MultiRC's file this is its F1a
 agreement   share of inputs answered as in exact mode
 KL          mean of KL(exact || other) of the answers' softmax, in nats
 hit rates   share of tokens whose expert, as the router chose it, is the hash
-            function's first guess, or among its first two or three; per MoE layer
+            function's first guess, or among its first two or three; per layer
 
-Sequences are not padded, so hit rates are those of real tokens. --pad-to N counts
-them again with every sequence filled up to N tokens of padding that the model
-computes like any other, without capacity: as the paper's own code does, with 512.
+Sequences are not padded, so hit rates are those of real tokens. --pad-to N
+counts them again with every sequence filled up to N tokens of padding that the
+model computes like any other, without capacity: as the paper's own code does,
+with 512.
 
 Exit status: 0; 1 for data, I/O, and a budget too small for one expert; 2 for
 malformed or negative values and unknown options; 130 when interrupted.)";
@@ -82,7 +83,7 @@ class FidelityCommand final : public Command {
     add_number(app, "--pad-to", pad_to_, {0, kMostPadding},
                "Count hit rates again with sequences padded to this; 0: no");
     add_number(app, "--seed", setup_.seed, {}, "Of the random experts");
-    app.add_option("--json", json_, "Write the figures to this file")->type_name("FILE");
+    add_path(app, "--json", json_, "Write the figures to this file");
     app.add_flag("--quiet", quiet_, "No table and no progress bar");
   }
   void check() const override { check_input_options(input_); }
@@ -90,6 +91,7 @@ class FidelityCommand final : public Command {
   Status run(Session& session) override {
     SIDA_TRY(require_apart(std::array{json_}, std::array{setup_.serve.model, input_.data, setup_.hash.predictor}));
     setup_.batch = input_.batch;
+    setup_.serve.stop = session.stop();
     std::optional<OutputFile> json;
     if (!json_.empty()) {
       SIDA_TRY_ASSIGN(json, OutputFile::create(json_));
@@ -97,10 +99,10 @@ class FidelityCommand final : public Command {
     SIDA_TRY_ASSIGN(auto const result, compare_all(session));
     if (json) {
       SIDA_TRY(json->write(make_json(result)));
-      SIDA_TRY(json->commit());
+      SIDA_TRY(json->finish());
     }
-    if (!quiet_) std::fputs(make_text(result).c_str(), stdout);
-    return {};
+    if (!quiet_) SIDA_TRY(print(make_text(result)));
+    return json ? json->publish() : Status();
   }
 
  private:
@@ -125,6 +127,7 @@ class FidelityCommand final : public Command {
       SIDA_TRY(require_head(served->checkpoint));
       experts = served->checkpoint.config.num_experts;
       SIDA_TRY_ASSIGN(input, read_inputs(input_, *served, session));
+      SIDA_TRY(require_labels(input, served->checkpoint.config));
       SIDA_TRY_ASSIGN(exact, run_arm_shown({}, "exact", *served, input, session));
       result.arms.push_back({"exact", "exact", judge(input.rows, exact.logits()), std::nullopt});
       SIDA_TRY_ASSIGN(auto answers,

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -18,6 +17,7 @@
 #include "cli/progress.hpp"
 #include "cli/report.hpp"
 #include "cli/run_hash.hpp"
+#include "core/shape_text.hpp"
 #include "io/packed_format.hpp"
 #include "io/staging_pool.hpp"
 #include "sida/core/memory.hpp"
@@ -129,12 +129,6 @@ Summary summarise(SwitchCheckpoint const& checkpoint) {
   return summary;
 }
 
-std::string shape_text(std::span<std::int64_t const> shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
 std::string bytes_text(std::uint64_t bytes) { return std::to_string(bytes) + " (" + format_bytes(bytes) + ")"; }
 
 std::string text_report(SwitchCheckpoint const& checkpoint, Summary const& summary) {
@@ -176,8 +170,8 @@ std::string tensor_list(SwitchCheckpoint const& checkpoint) {
   for (auto const& name : checkpoint.dense_names) {
     auto const* const tensor = checkpoint.dense->find(name);
     if (tensor == nullptr) continue;
-    table.row("  " + name,
-              tensor->dtype_name + " " + shape_text(tensor->shape) + ", " + std::to_string(tensor->size_bytes));
+    table.row("  " + name, tensor->dtype_name + " " + sida::detail::shape_text(tensor->shape) + ", " +
+                               std::to_string(tensor->size_bytes));
   }
   return "\nDense tensors:\n" + table.text();
 }
@@ -281,19 +275,23 @@ class InspectCommand final : public Command {
   std::string name() const override { return "inspect"; }
   std::string summary() const override { return "Say what a model holds, and which budget holds how many experts"; }
   std::string manual() const override {
-    return "Prints the model's shape, its experts and bytes, the memory that it takes beside the budget, and for some "
-           "budgets how many experts they hold. Budgets count slots: an expert's record rounded up to 4 KiB; N % is "
-           "floor(N/100 x experts) slots, at least one. Only headers are read, and the hash function if there is one, "
-           "unless --verify reads all; a container's parts are compared with their checksums, a folder has none.";
+    return R"(Prints the model's shape, its experts and bytes, the memory that it takes beside
+the budget, and for some budgets how many experts they hold. Budgets count
+slots: an expert's record rounded up to 4 KiB; N % is floor(N/100 x experts)
+slots, at least one. Only headers are read, and the hash function if there is
+one, unless --verify reads all; a container's parts are compared with their
+checksums, a folder has none.
+
+Exit status: 0; 1 for data and I/O; 2 for malformed values and unknown options;
+130 when interrupted.)";
   }
   void add_options(CLI::App& app) override {
-    app.add_option("MODEL", model_, "folder in Hugging Face's form, or FILE.sida")->required()->type_name("");
-    app.add_option("--predictor", predictor_,
-                   "hash function to look at; without it, predictor.safetensors in the model's folder")
-        ->type_name("FILE");
-    app.add_flag("--json", json_, "print one JSON object, dense tensors included");
-    app.add_flag("--tensors", tensors_, "list the dense tensors too");
-    app.add_flag("--verify", verify_, "read every tensor and every expert");
+    add_path(app, "MODEL", model_, "Folder in Hugging Face's form, or FILE.sida")->required()->type_name("");
+    add_path(app, "--predictor", predictor_,
+             "Hash function to look at; without it, predictor.safetensors in the model's folder");
+    app.add_flag("--json", json_, "Print one JSON object, dense tensors included");
+    app.add_flag("--tensors", tensors_, "List the dense tensors too");
+    app.add_flag("--verify", verify_, "Read every tensor and every expert");
   }
   Status run(Session& session) override {
     SIDA_TRY_ASSIGN(auto const checkpoint, open_switch_checkpoint(model_, ReadPath::pread));
@@ -308,8 +306,7 @@ class InspectCommand final : public Command {
       if (tensors_) text += tensor_list(checkpoint);
       if (verify_) text += summary.format == "sida" ? "\nAll checksums match.\n" : "\nEverything could be read.\n";
     }
-    std::fputs(text.c_str(), stdout);
-    return {};
+    return print(text);
   }
 
  private:

@@ -1,7 +1,10 @@
 #include "cli/interrupt.hpp"
 
+#include <array>
 #include <cerrno>
+#include <climits>
 #include <csignal>
+#include <cstring>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -11,14 +14,30 @@ namespace {
 constexpr char kStop = 's';
 constexpr char kQuit = 'q';
 
-// All that a handler may touch: a descriptor and a lock-free flag.
+constexpr std::size_t kMostFiles = 8;  // a run writes a handful
+
+/// A name in memory that is never freed: the handler may read it at any time.
+struct FileName {
+  std::atomic<bool> is_taken{false};
+  std::atomic<bool> is_set{false};
+  char path[PATH_MAX] = {};
+};
+
+// All that a handler may touch: a descriptor, lock-free flags, and names behind such flags.
 int pipe_ends[2] = {-1, -1};
 std::atomic<bool> was_signalled{false};
+std::array<FileName, kMostFiles> file_names;
 static_assert(std::atomic<bool>::is_always_lock_free);
 
-void on_signal(int) {
+void on_signal(int signal) {
   int const saved = errno;
-  was_signalled.store(true);
+  if (was_signalled.exchange(true)) {
+    for (FileName const& name : file_names) {
+      if (name.is_set.load()) ::unlink(name.path);
+    }
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);  // comes when the handler returns
+  }
   [[maybe_unused]] auto const written = ::write(pipe_ends[1], &kStop, 1);
   errno = saved;
 }
@@ -37,12 +56,30 @@ void set_handler(int signal, void (*handler)(int)) {
   struct sigaction action {};
   action.sa_handler = handler;
   sigemptyset(&action.sa_mask);
-  // The default comes back after the first signal. No SA_RESTART: a blocked read of a terminal must end.
-  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  action.sa_flags = 0;  // no SA_RESTART: a blocked read of a terminal must end
   ::sigaction(signal, &action, nullptr);
 }
 
 }  // namespace
+
+RemovedWhenKilled::RemovedWhenKilled(std::string const& path) noexcept {
+  if (path.size() >= sizeof(FileName::path)) return;
+  for (std::size_t i = 0; i < file_names.size(); ++i) {
+    FileName& name = file_names[i];
+    if (name.is_taken.exchange(true)) continue;
+    std::memcpy(name.path, path.c_str(), path.size() + 1);
+    name.is_set.store(true);
+    place_ = static_cast<int>(i);
+    return;
+  }
+}
+
+RemovedWhenKilled::~RemovedWhenKilled() {
+  if (place_ < 0) return;
+  FileName& name = file_names[static_cast<std::size_t>(place_)];
+  name.is_set.store(false);
+  name.is_taken.store(false);
+}
 
 std::atomic<bool> const& Interrupt::signalled() noexcept { return was_signalled; }
 

@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <fcntl.h>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <unistd.h>
 #include <vector>
@@ -11,16 +13,48 @@
 
 #include "cli/command.hpp"
 #include "cli/interrupt.hpp"
+#include "cli/report.hpp"
 
 namespace sida::cli {
 namespace {
 
 constexpr char kDescription[] =
-    "sida serves Mixture-of-Experts models from a memory budget: the experts that the input needs are loaded from disk "
-    "as they are needed, and the answers are those of the whole model.";
+    R"(sida serves Mixture-of-Experts models from a memory budget: the experts that the
+input needs are loaded from disk as they are needed, and the answers are those
+of the whole model.)";
 constexpr char kManual[] =
-    "Exit status: 0 on success; 1 for data, I/O, and a budget too small for one expert; 2 for malformed or negative "
-    "values and unknown options; 130 when interrupted.";
+    R"(Exit status: 0 on success; 1 for data, I/O, and a budget too small for one
+expert; 2 for malformed or negative values and unknown options; 130 when
+interrupted.)";
+
+constexpr std::size_t kHelpColumns = 80;
+
+/// Breaks descriptions between words, so that help fits a terminal.
+class WrappedHelp final : public CLI::Formatter {
+ public:
+  std::string make_option_desc(CLI::Option const* option) const override {
+    return wrap(CLI::Formatter::make_option_desc(option));
+  }
+  std::string make_subcommand(CLI::App const* command) const override {
+    std::ostringstream text;
+    CLI::detail::format_help(text, command->get_name(), wrap(command->get_description()), column_width_);
+    return text.str();
+  }
+
+ private:
+  std::string wrap(std::string const& text) const {
+    std::istringstream words(text);
+    std::string wrapped;
+    std::size_t column = 0;
+    for (std::string word; words >> word;) {
+      bool const fits = column + 1 + word.size() <= kHelpColumns - column_width_;
+      if (!wrapped.empty()) wrapped += fits ? ' ' : '\n';
+      column = wrapped.empty() || !fits ? word.size() : column + 1 + word.size();
+      wrapped += word;
+    }
+    return wrapped;
+  }
+};
 
 std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
@@ -50,15 +84,15 @@ void fill_standard_descriptors() {
 int run_command(Command& command) {
   Interrupt interrupt;
   Session session(interrupt.stop(), Interrupt::signalled(), ::isatty(STDERR_FILENO) == 1);
-  Status status = command.run(session);
+  Status const status = command.run(session);
   if (session.stopped() && !status) return report_failure("interrupted", ExitStatus::interrupted);
-  if (status && std::fflush(stdout) != 0) status = Status(Errc::io, "standard output: cannot write");
   if (!status) return report_failure(status.message(), ExitStatus::failure);
   return static_cast<int>(ExitStatus::success);
 }
 
 int run_program(int argc, char** argv) {
   CLI::App app(kDescription, "sida");
+  app.formatter(std::make_shared<WrappedHelp>());
   app.footer(kManual);
   app.set_version_flag("--version", "sida " SIDA_VERSION);
   app.require_subcommand(1);
@@ -70,6 +104,14 @@ int run_program(int argc, char** argv) {
     command->add_options(*parser);
     parsers.push_back(parser);
   }
+  std::string names;
+  for (auto const& command : commands) names += (names.empty() ? "" : ", ") + command->name();
+  std::string const first = argc > 1 ? argv[1] : "";
+  bool const is_known = std::ranges::any_of(commands, [&](auto const& command) { return command->name() == first; });
+  if (!first.starts_with('-') && !is_known) {
+    return report_failure((argc > 1 ? "'" + first + "' is no command" : "no command") + ": give one of " + names,
+                          ExitStatus::usage);
+  }
   Command* chosen = nullptr;
   try {
     app.parse(argc, argv);
@@ -78,7 +120,9 @@ int run_program(int argc, char** argv) {
     }
     if (chosen != nullptr) chosen->check();
   } catch (CLI::Success const& wanted) {  // --help, --version
-    app.exit(wanted);
+    std::ostringstream text;
+    app.exit(wanted, text);
+    if (Status const status = print(text.str()); !status) return report_failure(status.message(), ExitStatus::failure);
     return static_cast<int>(ExitStatus::success);
   } catch (CLI::ParseError const& error) {
     return report_failure(error.what(), ExitStatus::usage);
@@ -91,6 +135,7 @@ int run_program(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   sida::cli::fill_standard_descriptors();
+  std::signal(SIGPIPE, SIG_IGN);  // a pipe that nobody reads is an error like a full disk, and leaves as little behind
   try {
     return sida::cli::run_program(argc, argv);
   } catch (std::exception const& error) {  // out of memory, most likely

@@ -27,10 +27,17 @@ constexpr std::array<Unit, 9> kUnits = {{{"B", 1},
 
 __extension__ using Wide = unsigned __int128;  // a budget is a product of two 64-bit numbers
 
+std::string list_units() {
+  std::string list = "%";
+  for (Unit const& unit : kUnits) list += (&unit == &kUnits.back() ? " or " : ", ") + std::string(unit.name);
+  return list;
+}
+
 /// A decimal number as digits / scale, exactly.
 struct Decimal {
   std::uint64_t digits = 0;
   std::uint64_t scale = 1;
+  bool is_too_large = false;
 };
 
 /// Reads "12" or "12.5" from the front of `text` and takes it off.
@@ -40,7 +47,7 @@ std::optional<Decimal> take_decimal(std::string_view& text) {
     std::size_t count = 0;
     for (; count < text.size() && text[count] >= '0' && text[count] <= '9'; ++count) {
       auto const digit = static_cast<std::uint64_t>(text[count] - '0');
-      if (number.digits > (std::numeric_limits<std::uint64_t>::max() - digit) / 10) return false;
+      if (number.digits > (std::numeric_limits<std::uint64_t>::max() - digit) / 10) number.is_too_large = true;
       number.digits = number.digits * 10 + digit;
       if (fraction) {
         if (number.scale > 100'000'000) return false;  // nine places are enough for a budget
@@ -70,6 +77,8 @@ Result<Budget> Budget::parse(std::string_view text) {
                         quoted + " is not a budget: give a share (20%), a size (512MiB) or a number of bytes");
   auto const number = take_decimal(text);
   if (!number) return malformed;
+  Error const too_large(Errc::invalid_argument, quoted + " is too large");
+  if (number->is_too_large) return too_large;
   Budget budget;
   if (text == "%") {
     if (number->digits > Wide{100} * number->scale) return Error(Errc::invalid_argument, quoted + " is more than 100%");
@@ -79,9 +88,12 @@ Result<Budget> Budget::parse(std::string_view text) {
   }
   if (text.empty() && number->scale != 1) return malformed;
   auto const* const unit = std::find_if(kUnits.begin(), kUnits.end(), [&](Unit const& u) { return u.name == text; });
-  if (!text.empty() && unit == kUnits.end()) return malformed;
+  if (!text.empty() && unit == kUnits.end()) {
+    return Error(Errc::invalid_argument,
+                 quoted + " is not a budget: a number is followed by nothing (bytes), " + list_units());
+  }
   Wide const bytes = Wide{number->digits} * (text.empty() ? 1 : unit->bytes) / number->scale;
-  if (bytes > std::numeric_limits<std::uint64_t>::max()) return Error(Errc::invalid_argument, quoted + " is too large");
+  if (bytes > std::numeric_limits<std::uint64_t>::max()) return too_large;
   budget.is_share_ = false;
   budget.numerator_ = static_cast<std::uint64_t>(bytes);
   return budget;
@@ -115,6 +127,14 @@ CLI::Option* add_number(CLI::App& app, std::string const& name, std::uint64_t& v
       ->default_str(std::to_string(value));
 }
 
+CLI::Option* add_path(CLI::App& app, std::string const& name, std::string& value, std::string const& description) {
+  auto const parse = [&value, name](std::string const& text) {
+    if (text.empty()) reject(name, "an empty path");
+    value = text;
+  };
+  return app.add_option_function<std::string>(name, parse, description)->type_name("FILE");
+}
+
 CLI::Option* add_budget(CLI::App& app, std::string const& name, Budget& value, std::string const& description) {
   auto const parse = [&value, name](std::string const& text) {
     auto const budget = Budget::parse(text);
@@ -128,9 +148,9 @@ namespace detail {
 
 CLI::Option* add_word(CLI::App& app, std::string const& name, std::vector<std::string> words,
                       std::string const& initial, std::function<void(std::size_t)> chosen,
-                      std::string const& description) {
+                      std::string const& description, std::size_t unlisted) {
   std::string listed;
-  for (auto const& word : words) listed += (listed.empty() ? "" : ", ") + word;
+  for (std::size_t i = 0; i + unlisted < words.size(); ++i) listed += (i == 0 ? "" : ", ") + words[i];
   auto const parse = [words = std::move(words), listed, name, chosen = std::move(chosen)](std::string const& text) {
     auto const found = std::find(words.begin(), words.end(), text);
     if (found == words.end()) reject(name, "'" + text + "' is none of: " + listed);

@@ -48,25 +48,30 @@ struct NumberRange {
 CLI::Option* add_number(CLI::App& app, std::string const& name, std::uint64_t& value, NumberRange range,
                         std::string const& description);
 
+/// `--name FILE` into `value`. An empty path is malformed: it is a shell variable that was never set.
+CLI::Option* add_path(CLI::App& app, std::string const& name, std::string& value, std::string const& description);
+
 /// `--name BUDGET`.
 CLI::Option* add_budget(CLI::App& app, std::string const& name, Budget& value, std::string const& description);
 
 /// `--name WORD`: one of `choices`, each a word and what it stands for. The word of the present value is the default.
-/// V is T or std::optional<T>.
+/// V is T or std::optional<T>. The last `unlisted` words are taken and not told of: they are for tests.
 template <class V, class T>
 CLI::Option* add_choice(CLI::App& app, std::string const& name, V& value,
-                        std::vector<std::pair<std::string, T>> const& choices, std::string const& description);
+                        std::vector<std::pair<std::string, T>> const& choices, std::string const& description,
+                        std::size_t unlisted = 0);
 
 namespace detail {
 /// `chosen(i)` is called with the place of the given word in `words`.
 CLI::Option* add_word(CLI::App& app, std::string const& name, std::vector<std::string> words,
                       std::string const& initial, std::function<void(std::size_t)> chosen,
-                      std::string const& description);
+                      std::string const& description, std::size_t unlisted);
 }  // namespace detail
 
 template <class V, class T>
 CLI::Option* add_choice(CLI::App& app, std::string const& name, V& value,
-                        std::vector<std::pair<std::string, T>> const& choices, std::string const& description) {
+                        std::vector<std::pair<std::string, T>> const& choices, std::string const& description,
+                        std::size_t unlisted) {
   std::vector<std::string> words;
   std::vector<T> values;
   std::string initial;
@@ -76,7 +81,7 @@ CLI::Option* add_choice(CLI::App& app, std::string const& name, V& value,
     if (meaning == value) initial = word;
   }
   auto chosen = [&value, values = std::move(values)](std::size_t i) { value = values[i]; };
-  return detail::add_word(app, name, std::move(words), initial, std::move(chosen), description);
+  return detail::add_word(app, name, std::move(words), initial, std::move(chosen), description, unlisted);
 }
 
 }  // namespace sida::cli

@@ -37,9 +37,11 @@ Result<OutputFile> OutputFile::create(std::string const& path) {
     return file;
   }
   auto temporary = io_detail::create_temporary_beside(target.path);
-  if (!temporary) return Error(temporary.code(), path + ": cannot create: " + std::string(temporary.message()));
+  if (!temporary && target.path == path) return std::move(temporary).error();
+  if (!temporary) return std::move(temporary).error().with_context(path);
   file.fd_ = std::move(temporary->descriptor);
   file.temporary_ = std::move(temporary->path);
+  file.guard_ = RemovedWhenKilled(file.temporary_);
   file.target_ = std::move(target.path);
   return file;
 }
@@ -54,6 +56,7 @@ void OutputFile::swap(OutputFile& other) noexcept {
   path_.swap(other.path_);
   target_.swap(other.target_);
   temporary_.swap(other.temporary_);
+  std::swap(guard_, other.guard_);
   buffer_.swap(other.buffer_);
 }
 
@@ -109,6 +112,7 @@ Status OutputFile::publish() {
   if (temporary_.empty()) return {};
   if (std::rename(temporary_.c_str(), target_.c_str()) != 0) return failure("rename");
   temporary_.clear();
+  guard_ = {};
   return {};
 }
 
@@ -152,6 +156,18 @@ Status require_apart(std::span<std::string const> outputs, std::span<std::string
       if (outputs[j] != outputs[i] || outputs[i].starts_with("/dev/")) continue;
       return {Errc::invalid_argument, outputs[i] + ": is to be written twice"};
     }
+  }
+  return {};
+}
+
+Status require_folder_apart(std::string const& folder, std::span<std::string const> inputs) {
+  if (folder.empty()) return {};
+  for (std::string const& input : inputs) {
+    std::error_code error;
+    if (input.empty() || !fs::exists(input, error)) continue;
+    fs::path const read_from = fs::is_directory(input, error) ? input : io_detail::folder_of(input);
+    if (!fs::equivalent(folder, read_from, error) || error) continue;
+    return {Errc::invalid_argument, folder + ": is where " + input + " is read from; give a folder of its own"};
   }
   return {};
 }

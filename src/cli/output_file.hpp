@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "cli/interrupt.hpp"
 #include "io/file_descriptor.hpp"
 #include "sida/core/result.hpp"
 
@@ -55,15 +56,19 @@ class OutputFile {
   Error failure(std::string_view what) const;
 
   io_detail::FileDescriptor fd_;
-  std::int64_t first_ = 0;  ///< offset of our first byte in the file; -1 where it has no offsets
-  std::string path_;        ///< as given
-  std::string target_;      ///< what `path_` leads to; empty when written directly
-  std::string temporary_;   ///< empty when written directly
+  std::int64_t first_ = 0;   ///< offset of our first byte in the file; -1 where it has no offsets
+  std::string path_;         ///< as given
+  std::string target_;       ///< what `path_` leads to; empty when written directly
+  std::string temporary_;    ///< empty when written directly
+  RemovedWhenKilled guard_;  ///< of `temporary_`
   std::string buffer_;
 };
 
 /// That no file which a run will write is one that it reads, or another that it writes. Empty names count for nothing.
 /// @return invalid_argument. `inputs`: files, or folders whose files are all read.
 Status require_apart(std::span<std::string const> outputs, std::span<std::string const> inputs);
+/// That a folder in which a run makes files of its own is neither an input nor the folder that an input stands in.
+/// @return invalid_argument.
+Status require_folder_apart(std::string const& folder, std::span<std::string const> inputs);
 
 }  // namespace sida::cli

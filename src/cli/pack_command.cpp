@@ -1,11 +1,12 @@
 #include <array>
-#include <cstdio>
-#include <filesystem>
+#include <cstdint>
 #include <memory>
+#include <string>
 
 #include <CLI/CLI.hpp>
 
 #include "cli/command.hpp"
+#include "cli/options.hpp"
 #include "cli/output_file.hpp"
 #include "cli/progress.hpp"
 #include "cli/report.hpp"
@@ -21,16 +22,19 @@ class PackCommand final : public Command {
   std::string name() const override { return "pack"; }
   std::string summary() const override { return "Write a checkpoint as one container FILE.sida"; }
   std::string manual() const override {
-    return "DIR holds config.json, model.safetensors or its shards and index, and spiece.model if there is one. The "
-           "container holds all that serving needs: config, tokenizer, dense weights, and one record per expert, which "
-           "one read brings in; every part is under a checksum that each read verifies. FILE.sida appears whole or not "
-           "at all; one that is there is replaced.";
+    return R"(DIR holds config.json, model.safetensors or its shards and index, and
+spiece.model if there is one. The container holds all that serving needs:
+config, tokenizer, dense weights, and one record per expert, which one read
+brings in; every part is under a checksum that each read verifies. FILE.sida
+appears whole or not at all; one that is there is replaced.
+
+Exit status: 0; 1 for data and I/O; 2 for malformed values and unknown options;
+130 when interrupted.)";
   }
   void add_options(CLI::App& app) override {
-    app.add_option("DIR", model_, "checkpoint in Hugging Face's form, or a container")->required()->type_name("");
-    app.add_option("--out", out_, "container to write")->required()->type_name("FILE.sida");
-    app.add_option("--tokenizer", tokenizer_path_, "SentencePiece model in place of the checkpoint's own")
-        ->type_name("FILE");
+    add_path(app, "DIR", model_, "Checkpoint in Hugging Face's form, or a container")->required()->type_name("");
+    add_path(app, "--out", out_, "Container to write")->required()->type_name("FILE.sida");
+    add_path(app, "--tokenizer", tokenizer_path_, "SentencePiece model in place of the checkpoint's own");
   }
   Status run(Session& session) override;
 
@@ -49,17 +53,14 @@ Status PackCommand::run(Session& session) {
   } else {
     SIDA_TRY_ASSIGN(options.tokenizer, read_tokenizer_file(tokenizer_path_, checkpoint.config));
   }
-  {
-    Progress progress(session.has_terminal(), "packing", "bytes");
-    options.progress = [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
-    options.cancelled = [&] { return session.stopped(); };
-    SIDA_TRY(pack_switch_checkpoint(checkpoint, out_, options));
-  }
-  std::error_code error;
-  auto const bytes = std::filesystem::file_size(out_, error);
-  std::printf("%s: %llu experts, %s\n", out_.c_str(), static_cast<unsigned long long>(checkpoint.expert_count()),
-              error ? "size unknown" : format_bytes(bytes).c_str());
-  return {};
+  auto progress = std::make_unique<Progress>(session.has_terminal(), "packing", "bytes");
+  options.progress = [&](std::uint64_t done, std::uint64_t total) { progress->update(done, total); };
+  options.cancelled = [&] { return session.stopped(); };
+  options.written = [&](std::uint64_t bytes) {
+    progress.reset();  // the bar goes before the line comes
+    return print(out_ + ": " + std::to_string(checkpoint.expert_count()) + " experts, " + format_bytes(bytes) + "\n");
+  };
+  return pack_switch_checkpoint(checkpoint, out_, options);
 }
 
 }  // namespace

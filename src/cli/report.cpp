@@ -2,12 +2,19 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 
 #include <nlohmann/json.hpp>
 
 namespace sida::cli {
+
+Status print(std::string const& text) {
+  if (std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return {};
+  return {Errc::io, std::string("standard output: cannot write: ") + std::strerror(errno)};
+}
 
 std::string format_bytes(std::uint64_t bytes) {
   static constexpr std::array<char const*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};

@@ -6,7 +6,13 @@
 #include <utility>
 #include <vector>
 
+#include "sida/core/result.hpp"
+
 namespace sida::cli {
+
+/// Writes to standard output at once. A command says what it has to say before its files appear, so that a standard
+/// output which is full or closed leaves none. @return io.
+Status print(std::string const& text);
 
 /// "3.4 GiB", "512 B".
 std::string format_bytes(std::uint64_t bytes);

@@ -12,7 +12,7 @@
 namespace sida::cli {
 
 /// Answers all of `batches` by `model`, which runs over the store of `served`. An interrupt stops the pipeline between
-/// two steps and wakes it from the store.
+/// two steps, and wakes it from the store; `ServeOptions::stop` is what stops a long step.
 template <SteppingModel M, Predictor P, BatchObserver<M> O>
 Status run_batches(M& model, ServedModel& served, P& predictor, InputBatches batches, O& observer,
                    PipelineOptions options, Session const& session) {

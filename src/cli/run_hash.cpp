@@ -48,23 +48,24 @@ std::vector<std::pair<std::string, RunMode>> const& mode_words() {
 std::string to_string(RunMode mode) { return mode == RunMode::exact ? "exact" : "predicted"; }
 
 void add_hash_options(CLI::App& app, HashOptions& options) {
-  app.add_option("--predictor", options.predictor,
-                 "Hash function, a safetensors file; without it, predictor.safetensors in the model's folder")
-      ->type_name("FILE");
+  add_path(app, "--predictor", options.predictor,
+           "Hash function, a safetensors file; without it, predictor.safetensors in the model's folder");
   app.add_flag("--renormalise", options.renormalise, "Predicted mode: divide a token's weights by their sum");
   add_choice(app, "--sparsemax", options.sparsemax, kSparsemaxRules,
              "The hash function's attention: exact, or as the code released with SiDA-MoE computes it");
 }
 
-void add_plan_options(CLI::App& app, HashOptions& options) {
+CLI::Option* add_plan_options(CLI::App& app, HashOptions& options) {
   add_number(app, "--top-k", options.top_k, {1, 65534}, "Predicted mode: experts per token");
   auto const percent = [&options](std::string const& text) {
     auto const value = parse_number(text, 0, kPercent);
     if (!value) throw CLI::ValidationError("--likely", value.error().message());
     options.likely = static_cast<double>(*value) / static_cast<double>(kPercent);
   };
-  app.add_option_function<std::string>(
-         "--likely", percent, "Exact mode with --prefetch hash: load ahead what is used with at least this probability")
+  return app
+      .add_option_function<std::string>(
+          "--likely", percent,
+          "Exact mode with --prefetch hash: load ahead what is used with at least this probability")
       ->type_name("PERCENT")
       ->default_str("50");
 }
@@ -86,6 +87,7 @@ Result<LstmHash> load_hash(HashOptions const& options, RunMode mode, ServeOption
   hash_options.renormalise = options.renormalise;
   hash_options.sparsemax = options.sparsemax;
   hash_options.isa = serve.isa;
+  hash_options.stop = serve.stop;
   if (mode == RunMode::exact) {
     hash_options.top_k = std::min<std::int64_t>(kJudgedGuesses, served.checkpoint.config.num_experts);
     hash_options.renormalise = false;
@@ -97,6 +99,10 @@ Result<LstmHash> load_hash(HashOptions const& options, RunMode mode, ServeOption
 
 Result<LstmHash> open_hash(std::string const& path, ReadPath read_path, LstmHashOptions const& options,
                            SwitchCheckpoint const& checkpoint, ThreadPool& pool, MemoryResource& memory) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    return Error(Errc::invalid_argument, path + ": a folder, where a hash function's safetensors file is needed");
+  }
   SIDA_TRY_ASSIGN(auto const tensors, open_safetensors(path, read_path));
   SIDA_TRY_ASSIGN(auto hash, LstmHash::load(*tensors, options, pool, memory));
   SIDA_TRY(check_model(hash, path, checkpoint));

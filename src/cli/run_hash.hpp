@@ -15,6 +15,7 @@
 
 namespace CLI {
 class App;
+class Option;
 }
 
 namespace sida::cli {
@@ -34,8 +35,8 @@ std::string to_string(RunMode mode);
 
 /// Declares --predictor, --renormalise and --sparsemax.
 void add_hash_options(CLI::App& app, HashOptions& options);
-/// Declares --top-k and --likely: how much of what the hash function says goes into a plan.
-void add_plan_options(CLI::App& app, HashOptions& options);
+/// Declares --top-k and --likely: how much of what the hash function says goes into a plan. @return --likely.
+CLI::Option* add_plan_options(CLI::App& app, HashOptions& options);
 
 /// The file that `options` mean for the model at `model_path`.
 std::string predictor_path(HashOptions const& options, std::string const& model_path);

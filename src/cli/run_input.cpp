@@ -13,7 +13,7 @@ namespace sida::cli {
 static_assert(BatchSource<InputBatches>);
 
 void add_input_options(CLI::App& app, InputOptions& options) {
-  app.add_option("--data", options.data, "Inputs: a TSV or JSONL file")->type_name("FILE");
+  add_path(app, "--data", options.data, "Inputs: a TSV or JSONL file");
   app.add_option("--text", options.texts, "One input; may be given several times")
       ->type_name("TEXT")
       ->expected(1)
@@ -40,6 +40,7 @@ Result<InputRows> read_inputs(InputOptions const& options, ServedModel const& se
       Row row;
       row.text_a = options.texts[i];
       row.line = i + 1;
+      SIDA_TRY(check_text(row, input.name + ":" + std::to_string(row.line)));
       input.rows.push_back(std::move(row));
     }
   } else {
@@ -60,6 +61,15 @@ Result<InputRows> read_inputs(InputOptions const& options, ServedModel const& se
                                         served.checkpoint.path + " has none; give token ids as {\"ids\": [...]}");
   }
   return input;
+}
+
+Status require_labels(InputRows const& input, SwitchConfig const& config) {
+  for (Row const& row : input.rows) {
+    if (row.label.value_or(0) < config.num_labels) continue;
+    return {Errc::corrupt, input.name + ":" + std::to_string(row.line) + ": label " + std::to_string(*row.label) +
+                               ", but the model has " + std::to_string(config.num_labels) + ", from 0"};
+  }
+  return {};
 }
 
 InputBatches::InputBatches(InputRows const& input, ServedModel const& served, std::uint64_t batch, std::uint64_t pad_to)

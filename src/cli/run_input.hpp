@@ -40,6 +40,9 @@ struct InputRows {
 /// Reads all inputs. @return not_found, io, corrupt; cancelled; unsupported for text where `served` has no tokenizer.
 Result<InputRows> read_inputs(InputOptions const& options, ServedModel const& served, Session const& session);
 
+/// That the model can give every label that `input` has. @return corrupt, naming file and line.
+Status require_labels(InputRows const& input, SwitchConfig const& config);
+
 /// Consecutive rows as batches of token ids, tokenised as they are asked for. A `BatchSource`. Refers to its
 /// arguments. A row of less than `pad_to` tokens is filled up with padding, which is then computed like any token.
 class InputBatches {

@@ -18,7 +18,7 @@ namespace sida::cli {
 /// Who tells the store what to load ahead.
 enum class Prefetch : std::uint8_t { none, oracle, popularity, hash, wrong };
 
-/// Words of --prefetch.
+/// Words of --prefetch; the last one is for tests.
 std::vector<std::pair<std::string, Prefetch>> const& prefetch_words();
 std::string to_string(Prefetch prefetch);
 

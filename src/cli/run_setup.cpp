@@ -59,7 +59,7 @@ CLI::Option* add_prefetch_depth(CLI::App& app, std::uint64_t& value) {
 }
 
 void add_serve_options(CLI::App& app, ServeOptions& options) {
-  app.add_option("--model", options.model, "Checkpoint folder in Hugging Face's form, or packed container FILE.sida")
+  add_path(app, "--model", options.model, "Checkpoint folder in Hugging Face's form, or packed container FILE.sida")
       ->type_name("PATH")
       ->required();
   add_choice(app, "--device", options.device, kDevices, "What computes: the CPU, or the first GPU");
@@ -83,6 +83,11 @@ Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& optio
   SIDA_TRY_ASSIGN(served->checkpoint, open_switch_checkpoint(options.model, options.read_path));
   if (decorate) served->checkpoint.experts = decorate(std::move(served->checkpoint.experts));
   SwitchCheckpoint const& checkpoint = served->checkpoint;
+  if (options.experts_per_token > checkpoint.config.num_experts) {
+    return Error(Errc::invalid_argument, "--top-k: " + std::to_string(options.experts_per_token) +
+                                             " experts per token, but the layers of " + checkpoint.path +
+                                             " have no more than " + std::to_string(checkpoint.config.num_experts));
+  }
   SIDA_TRY_ASSIGN(served->tokenizer, open_tokenizer(checkpoint));
 
   if (options.device == Device::cuda) {
@@ -145,6 +150,7 @@ Status ServedModel::load_encoder(ServeOptions const& options) {
   switch_options.capacity_rule = options.capacity;
   switch_options.isa = options.isa;
   switch_options.outputs_hidden = options.outputs_hidden;
+  switch_options.stop = options.stop;
   if (device) {
     SIDA_TRY_ASSIGN(encoder, device->load(checkpoint, *store, switch_options, memory));
   } else {

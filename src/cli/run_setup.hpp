@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 
 #include "cli/device_serving.hpp"
@@ -51,6 +52,7 @@ struct ServeOptions {
   SwitchRouting routing = SwitchRouting::router;
   std::uint64_t experts_per_token = 1;
   bool outputs_hidden = false;
+  std::stop_token stop = {};  ///< ends what takes long within a step
 
   /// Processors that this process may use.
   static std::uint64_t default_threads() noexcept;

@@ -1,7 +1,10 @@
+#include <array>
 #include <filesystem>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -18,6 +21,7 @@
 #include "cli/synth_writer.hpp"
 #include "io/json.hpp"
 #include "sida/detail/try.hpp"
+#include "sida/io/file.hpp"
 
 namespace sida::cli {
 namespace {
@@ -25,6 +29,9 @@ namespace {
 constexpr std::uint64_t kMaxConfigBytes = std::uint64_t{16} << 20;
 // About what fits the 100 MB that a safetensors header may have.
 constexpr std::uint64_t kMaxExperts = std::uint64_t{1} << 18;
+
+constexpr char kRefusal[] =
+    ": weights that \"sida synth\" did not write would be lost: give another folder, or remove them first";
 
 Result<SwitchConfig> read_shape(std::string const& text, std::string const& path) {
   SIDA_TRY_ASSIGN(auto const config, parse_switch_config(text, path));
@@ -54,6 +61,23 @@ Status check_space(std::filesystem::path const& folder, std::uint64_t bytes) {
   if (error || space.available >= bytes) return {};  // whoever cannot tell will see when writing
   return {Errc::io,
           folder.string() + ": needs " + format_bytes(bytes) + ", but " + format_bytes(space.available) + " are free"};
+}
+
+/// That `folder` holds no weights but such as a run of this command wrote.
+Status check_replaceable(std::filesystem::path const& folder) {
+  std::error_code ignored;
+  std::string const weights = (folder / "model.safetensors").string();
+  std::string const index = weights + ".index.json";
+  if (std::filesystem::exists(index, ignored)) return {Errc::invalid_argument, index + kRefusal};
+  if (!std::filesystem::exists(weights, ignored)) return {};
+  SIDA_TRY_ASSIGN(auto const file, File::open(weights, ReadPath::pread));
+  constexpr std::uint64_t kLengthBytes = 8;
+  std::string start(kSynthHeaderStart.size(), '\0');
+  if (file->size_bytes() >= kLengthBytes + start.size()) {
+    SIDA_TRY(file->read_at(kLengthBytes, std::as_writable_bytes(std::span(start))));
+  }
+  if (start == kSynthHeaderStart) return {};
+  return {Errc::invalid_argument, weights + kRefusal};
 }
 
 /// Makes a folder, and removes it again if this made it and nothing was kept.
@@ -110,26 +134,28 @@ class SynthCommand final : public Command {
 };
 
 std::string SynthCommand::manual() const {
-  return "Writes model.safetensors and config.json, and spiece.model with --tokenizer, to the folder DIR: the encoder "
-         "of "
-         "a Switch Transformer with a classification head, under the names that Hugging Face uses. Files of these "
-         "names "
-         "are replaced. The answers mean nothing, but the sizes, the routing and so the traffic between disk and "
-         "memory "
-         "are like those of a trained model: experts are used unevenly, and equal words mostly go to equal experts.\n"
-         "Equal shape, type and seed give equal bytes. Weights are made while they are written and never held in "
-         "memory.";
+  return R"(Writes model.safetensors and config.json, and spiece.model with --tokenizer, to
+the folder DIR: the encoder of a Switch Transformer with a classification head,
+under the names that Hugging Face uses. What an earlier run wrote there is
+replaced; weights from elsewhere are not. The answers mean nothing, but the
+sizes, the routing and so the traffic between disk and memory are like those of
+a trained model: experts are used unevenly, and equal words mostly go to equal
+experts.
+
+Equal shape, type and seed give equal bytes. Weights are made while they are
+written and never held in memory.
+
+Exit status: 0; 1 for data, I/O, and weights in DIR from elsewhere; 2 for
+malformed or negative values and unknown options; 130 when interrupted.)";
 }
 
 void SynthCommand::add_options(CLI::App& app) {
-  app.add_option("--config", config_path_, "config.json of a Switch Transformer: the shape")
-      ->required()
-      ->type_name("FILE");
-  app.add_option("--out", out_, "folder to write to; made if it isn't there")->required()->type_name("DIR");
-  add_choice(app, "--dtype", dtype_, kDtypes, "element type");
-  add_number(app, "--seed", seed_, {0, std::numeric_limits<std::uint64_t>::max()}, "seed of the weights");
-  app.add_option("--tokenizer", tokenizer_path_, "SentencePiece model to put beside the weights")->type_name("FILE");
-  add_number(app, "--threads", threads_, {1, 1024}, "threads that make weights; the bytes don't depend on it");
+  add_path(app, "--config", config_path_, "config.json of a Switch Transformer: the shape")->required();
+  add_path(app, "--out", out_, "Folder to write to; made if it isn't there")->required()->type_name("DIR");
+  add_choice(app, "--dtype", dtype_, kDtypes, "Element type");
+  add_number(app, "--seed", seed_, {0, std::numeric_limits<std::uint64_t>::max()}, "Seed of the weights");
+  add_path(app, "--tokenizer", tokenizer_path_, "SentencePiece model to put beside the weights");
+  add_number(app, "--threads", threads_, {1, 1024}, "Threads that make weights; the bytes don't depend on it");
 }
 
 Status SynthCommand::write_weights(SwitchConfig const& config, NewFolder const& folder, OutputFile& file,
@@ -153,7 +179,10 @@ Status SynthCommand::run(Session& session) {
   if (!tokenizer_path_.empty()) {
     SIDA_TRY_ASSIGN(tokenizer, read_tokenizer_file(tokenizer_path_, config));
   }
+  SIDA_TRY(check_replaceable(out_));
   SIDA_TRY_ASSIGN(auto const folder, NewFolder::create(out_));
+  SIDA_TRY(require_apart(std::array{folder.file("config.json"), folder.file("spiece.model")},
+                         std::array{config_path_, tokenizer_path_}));
   SIDA_TRY_ASSIGN(auto weights, OutputFile::create(folder.file("model.safetensors")));
   SIDA_TRY(write_weights(config, folder, weights, session));
   SIDA_TRY_ASSIGN(auto config_file, write_file(folder.file("config.json"), adapted));
@@ -164,14 +193,13 @@ Status SynthCommand::run(Session& session) {
   SIDA_TRY(weights.finish());
   if (tokenizer_file) SIDA_TRY(tokenizer_file->finish());
   SIDA_TRY(config_file.finish());
+  SIDA_TRY(print(out_ + ": " + std::to_string(config.moe_layers()) + " MoE layers of " +
+                 std::to_string(config.num_experts) + " experts, " + format_bytes(written_bytes_) + " of weights\n"));
   // No config while the others change, an old one neither: without it nobody takes the folder for a checkpoint.
   SIDA_TRY(config_file.remove_old());
   SIDA_TRY(weights.publish());
   if (tokenizer_file) SIDA_TRY(tokenizer_file->publish());
-  SIDA_TRY(config_file.publish());
-  std::printf("%s: %u MoE layers of %u experts, %s of weights\n", out_.c_str(), config.moe_layers(), config.num_experts,
-              format_bytes(written_bytes_).c_str());
-  return {};
+  return config_file.publish();
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ std::uint64_t total_bytes(std::span<SynthTensor const> tensors, Dtype dtype) {
 
 /// Length and JSON, padded to a multiple of 8 bytes as the format's own writer does. Names need no escapes.
 std::string make_header(std::span<SynthTensor const> tensors, Dtype dtype) {
-  std::string json = R"({"__metadata__":{"format":"pt"})";  // without it transformers refuses the file
+  std::string json(kSynthHeaderStart);
   std::uint64_t offset = 0;
   for (auto const& tensor : tensors) {
     json += ",\"" + tensor.name + "\":{\"dtype\":\"" + (dtype == Dtype::f32 ? "F32" : "BF16") + "\",\"shape\":[";

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/shape_text.hpp"
 #include "sida/core/result.hpp"
 #include "sida/io/tensor_source.hpp"
 
@@ -25,12 +26,12 @@ class TensorFinder {
     if (!status_) return;
     TensorInfo const* const found = source_.find(name);
     if (found == nullptr) {
-      status_ = Error(Errc::not_found, source_.path() + ": no tensor '" + name + "' " + to_text(shape));
+      status_ = Error(Errc::not_found, source_.path() + ": no tensor '" + name + "' " + detail::shape_text(shape));
       return;
     }
     if (found->shape != shape) {
-      status_ = Error(Errc::corrupt, source_.describe(*found) + " is " + to_text(found->shape) + ", but " +
-                                         implied_by_ + " implies " + to_text(shape));
+      status_ = Error(Errc::corrupt, source_.describe(*found) + " is " + detail::shape_text(found->shape) + ", but " +
+                                         implied_by_ + " implies " + detail::shape_text(shape));
       return;
     }
     status_ = source_.dtype(*found).status();
@@ -43,12 +44,6 @@ class TensorFinder {
   /// All that was found, in the order of the calls.
   std::vector<TensorInfo const*> const& found() const noexcept { return found_; }
   Status take_status() { return std::move(status_); }
-
-  static std::string to_text(Shape const& shape) {
-    std::string text = "[";
-    for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-    return text + "]";
-  }
 
  private:
   TensorSource const& source_;

@@ -1,5 +1,6 @@
 #include "io/packed_format.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <string_view>
@@ -125,10 +126,11 @@ Result<ExpertLayout> check_layout(RawExperts const& raw, std::string const& name
 
 Result<PackedHeader> parse_packed_header(std::span<std::byte const> page, std::uint64_t file_bytes,
                                          std::string const& name) {
-  if (page.size() < kPackedHeaderBytes) return bad_header(name, page.size(), "the file ends inside of the header");
-  if (std::memcmp(page.data(), kMagic.data(), kMagic.size()) != 0) {
-    return bad_header(name, 0, "not a packed container of sida");
+  std::size_t const there = std::min(page.size(), kMagic.size());
+  if (there > 0 && std::memcmp(page.data(), kMagic.data(), there) != 0) {
+    return bad_header(name, 0, "not a packed container of sida; a checkpoint in safetensors is named by its folder");
   }
+  if (page.size() < kPackedHeaderBytes) return bad_header(name, page.size(), "the file ends inside of the header");
   // Magic, version and checksum stand at these places in every version, so damage is told from novelty.
   std::uint64_t checksum = 0;
   std::memcpy(&checksum, page.data() + kPackedChecksumAt, sizeof checksum);

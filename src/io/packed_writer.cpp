@@ -40,6 +40,7 @@ class PackedWriter {
     SIDA_TRY(file.write_at(header_.index.offset, index));
     SIDA_TRY(file.write_at(0, io_detail::encode_packed_header(header_)));
     if (is_cancelled()) return cancelled();
+    if (input_.written) SIDA_TRY(input_.written(header_.file_bytes));
     return file.commit();
   }
 

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "core/shape_text.hpp"
 #include "io/json.hpp"
 #include "io/safetensors_limits.hpp"
 #include "io/tensor_size.hpp"
@@ -109,7 +110,7 @@ Status HeaderParser::add_tensor(std::string const& key, Json const& value, std::
   SIDA_TRY_ASSIGN(Extent extent, read_extent(find_member(value, "data_offsets"), data_bytes_, at));
   if (extent.end - extent.begin != entry.info.size_bytes) {
     return Error(Errc::corrupt, at + ": " + entry.info.dtype_name + " of shape " +
-                                    io_detail::shape_text(entry.info.shape) + " takes " +
+                                    detail::shape_text(entry.info.shape) + " takes " +
                                     std::to_string(entry.info.size_bytes) + " bytes, data_offsets give " +
                                     std::to_string(extent.end - extent.begin));
   }
@@ -164,11 +165,12 @@ Result<std::uint64_t> safetensors_json_bytes(std::span<std::byte const> prefix, 
     length = length << 8 | std::to_integer<std::uint64_t>(prefix[i]);
   if (length > kSafetensorsMaxJsonBytes) {
     return Error(Errc::corrupt, name + ": header of " + std::to_string(length) + " bytes at byte 8, more than " +
-                                    std::to_string(kSafetensorsMaxJsonBytes));
+                                    std::to_string(kSafetensorsMaxJsonBytes) + "; is this a safetensors file?");
   }
   if (length > file_bytes - kSafetensorsLengthBytes) {
     return Error(Errc::corrupt, name + ": header of " + std::to_string(length) +
-                                    " bytes at byte 8 ends past the file's " + std::to_string(file_bytes) + " bytes");
+                                    " bytes at byte 8 ends past the file's " + std::to_string(file_bytes) +
+                                    " bytes; is this a safetensors file, and whole?");
   }
   return length;
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/shape_text.hpp"
 #include "io/json.hpp"
 #include "io/tensor_size.hpp"
 #include "sida/detail/try.hpp"
@@ -61,7 +62,7 @@ Result<TensorInfo const*> TensorExpertSource::find_matrix(ExpertId id, std::stri
   std::array const wanted{rows, cols};
   if (!std::ranges::equal(info->shape, wanted)) {
     return Error(Errc::corrupt, tensors_->describe(*info) + ", of " + to_string(id) + ", has shape " +
-                                    io_detail::shape_text(info->shape) + ", not " + io_detail::shape_text(wanted));
+                                    detail::shape_text(info->shape) + ", not " + detail::shape_text(wanted));
   }
   return info;
 }

@@ -17,7 +17,4 @@ unsigned dtype_bits(std::string_view dtype_name) noexcept;
 Result<std::uint64_t> tensor_bytes(std::string_view dtype_name, std::span<std::int64_t const> shape,
                                    std::string const& where);
 
-/// "[3, 4]".
-std::string shape_text(std::span<std::int64_t const> shape);
-
 }  // namespace sida::inline v0::io_detail

@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "core/shape_text.hpp"
 #include "io/json.hpp"
 #include "io/tensor_size.hpp"
 
@@ -29,20 +30,14 @@ Result<std::uint64_t> tensor_bytes(std::string_view dtype_name, std::span<std::i
   if (bits == 0) return Error(Errc::unsupported, where + ": unknown dtype " + in_quotes(dtype_name));
   for (std::int64_t const dimension : shape) {
     if (__builtin_mul_overflow(bits, static_cast<std::uint64_t>(dimension), &bits)) {
-      return Error(Errc::corrupt, where + ": size of shape " + shape_text(shape) + " overflows");
+      return Error(Errc::corrupt, where + ": size of shape " + detail::shape_text(shape) + " overflows");
     }
   }
   if (bits % 8 != 0) {
-    return Error(Errc::corrupt, where + ": " + std::string(dtype_name) + " of shape " + shape_text(shape) +
+    return Error(Errc::corrupt, where + ": " + std::string(dtype_name) + " of shape " + detail::shape_text(shape) +
                                     " is not a whole number of bytes");
   }
   return bits / 8;
-}
-
-std::string shape_text(std::span<std::int64_t const> shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  return text + "]";
 }
 
 }  // namespace io_detail

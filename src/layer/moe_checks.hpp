@@ -4,6 +4,7 @@
 #include <limits>
 #include <string>
 
+#include "core/shape_text.hpp"
 #include "sida/core/matrix.hpp"
 #include "sida/core/result.hpp"
 #include "sida/detail/try.hpp"
@@ -15,17 +16,12 @@ namespace sida::inline v0::detail {
 
 inline constexpr std::int64_t kMaxAssignments = std::numeric_limits<std::uint32_t>::max();
 
-inline std::string sizes(std::int64_t rows, std::int64_t cols) {
-  std::string text = "[";
-  text += std::to_string(rows) + ", " + std::to_string(cols) + "]";
-  return text;
-}
-
 template <class T, Tier Where>
 Status check_matrix(char const* name, Matrix<T, Where> const& matrix, std::int64_t rows, std::int64_t cols) {
   if (matrix.rows != rows || matrix.cols != cols || matrix.stride < cols) {
-    return {Errc::invalid_argument, std::string("MoE layer: ") + name + " is " + sizes(matrix.rows, matrix.cols) +
-                                        " with stride " + std::to_string(matrix.stride) + ", not " + sizes(rows, cols)};
+    return {Errc::invalid_argument, std::string("MoE layer: ") + name + " is " + shape_text(matrix.rows, matrix.cols) +
+                                        " with stride " + std::to_string(matrix.stride) + ", not " +
+                                        shape_text(rows, cols)};
   }
   if (rows > 0 && matrix.data == nullptr) {
     return {Errc::invalid_argument, std::string("MoE layer: ") + name + " is null"};

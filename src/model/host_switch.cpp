@@ -111,6 +111,7 @@ Status HostSwitch::run_attention(SwitchBatch& batch, ThreadPool& pool, SwitchBlo
   args.buckets = config_.relative_attention_num_buckets;
   args.max_distance = config_.relative_attention_max_distance;
   args.longest = batch.longest;
+  args.stop = options_.stop;
   std::int64_t const lanes = attention_lanes(pool, args);
   SIDA_TRY_ASSIGN(float* const scratch, at.reserve_scratch(attention_scratch(lanes, args.d_kv, args.longest), memory_));
 
@@ -118,6 +119,7 @@ Status HostSwitch::run_attention(SwitchBatch& batch, ThreadPool& pool, SwitchBlo
   LinearJob const projections[] = {{block.q, at.q}, {block.k, at.k}, {block.v, at.v}};
   run_linear(pool, options_.isa, at.normed, projections);
   model_detail::run_attention(pool, args, scratch);
+  if (options_.stop.stop_requested()) return {Errc::cancelled, "Switch encoder: stopped"};
   LinearJob const output[] = {{block.o, at.normed}};
   run_linear(pool, options_.isa, at.context, output, [&](LinearBlock const& y) { add_to(at.residual, y); });
   return {};

@@ -66,6 +66,7 @@ void attend(AttentionArgs const& args, std::int64_t first, std::int64_t tokens, 
   }
   float const* const bias = spread_bias(args, tokens, head, lane);
   for (std::int64_t query = 0; query < tokens; query += kQueryRows) {
+    if (args.stop.stop_requested()) return;
     std::int64_t const queries = std::min(kQueryRows, tokens - query);
     Matrix<float> const scores(lane.scores, queries, tokens);
     GemmArgs gemm;

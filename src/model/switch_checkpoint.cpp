@@ -59,7 +59,13 @@ Result<SwitchCheckpoint> open_folder(std::string const& path, ReadPath read_path
   SwitchCheckpoint checkpoint;
   checkpoint.path = path;
   std::string const config_path = (folder / "config.json").string();
-  SIDA_TRY_ASSIGN(checkpoint.config_json, read_small(config_path, kMaxConfigBytes));
+  auto config_json = read_small(config_path, kMaxConfigBytes);
+  if (config_json.code() == Errc::not_found) {
+    return Error(Errc::not_found, path +
+                                      ": no config.json in this folder; a model is a folder in Hugging Face's form or "
+                                      "a packed container");
+  }
+  SIDA_TRY_ASSIGN(checkpoint.config_json, std::move(config_json));
   SIDA_TRY_ASSIGN(checkpoint.config, parse_switch_config(checkpoint.config_json, config_path));
   SIDA_TRY(check_has_experts(checkpoint.config, config_path));
   std::string const tokenizer_path = (folder / "spiece.model").string();
@@ -138,6 +144,7 @@ Status pack_switch_checkpoint(SwitchCheckpoint const& checkpoint, std::string co
   input.experts = checkpoint.experts.get();
   input.progress = options.progress;
   input.cancelled = options.cancelled;
+  input.written = options.written;
   return write_packed(out_path, input);
 }
 

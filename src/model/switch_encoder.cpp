@@ -20,6 +20,7 @@ struct SwitchEncoder::Impl {
   std::unique_ptr<model_detail::SwitchCompute> compute;
 
   Result<StateImpl*> at(State& state, Turn turn, std::uint32_t layer, std::string_view step) const;
+  Status run_blocks(StateImpl& now, ThreadPool& pool, std::uint32_t last) const;
 };
 
 /// The state, when it holds a batch of this encoder and it is the step's turn.
@@ -40,6 +41,13 @@ Result<SwitchEncoder::State::Impl*> SwitchEncoder::Impl::at(State& state, Turn t
   bool const names_layer = step != "finish";
   return Error(Errc::invalid_argument,
                what + (names_layer ? " of MoE layer " + std::to_string(layer) : "") + " out of turn: next is " + next);
+}
+
+/// A batch that was stopped halfway is no batch any more.
+Status SwitchEncoder::Impl::run_blocks(StateImpl& now, ThreadPool& pool, std::uint32_t last) const {
+  Status status = compute->run_blocks(now.batch, pool, last);
+  if (status.code() == Errc::cancelled) now.turn = Turn::none;
+  return status;
 }
 
 SwitchEncoder::SwitchEncoder(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
@@ -142,7 +150,7 @@ Status SwitchEncoder::run_to(std::uint32_t layer, State& state, ThreadPool& pool
   std::uint32_t sparse = now->batch.block;
   while (!impl_->config.is_sparse(sparse)) ++sparse;
   now->is_fresh = false;
-  SIDA_TRY(impl_->compute->run_blocks(now->batch, pool, sparse + 1));
+  SIDA_TRY(impl_->run_blocks(*now, pool, sparse + 1));
   auto const routing = now->batch.routing.view();
   std::fill_n(routing.experts.data, now->batch.tokens * routing.k(), kNoExpert);
   std::fill_n(routing.weights.data, now->batch.tokens * routing.k(), 0.0F);
@@ -173,7 +181,7 @@ Status SwitchEncoder::run_moe(std::uint32_t layer, State& state, ThreadPool& poo
 Status SwitchEncoder::finish(State& state, ThreadPool& pool) const {
   SIDA_TRY_ASSIGN(auto* const now, impl_->at(state, Impl::Turn::run_to, moe_layers(), "finish"));
   now->is_fresh = false;
-  SIDA_TRY(impl_->compute->run_blocks(now->batch, pool, impl_->config.num_layers));
+  SIDA_TRY(impl_->run_blocks(*now, pool, impl_->config.num_layers));
   SIDA_TRY(impl_->compute->finish(now->batch, pool));
   now->turn = Impl::Turn::done;
   return {};

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <stop_token>
 
 #include "dense/linear.hpp"
 #include "model/switch_weights.hpp"
@@ -49,6 +50,7 @@ struct AttentionArgs {
   std::int64_t buckets = 0;       // half of them for keys after their query
   std::int64_t max_distance = 0;  // keys further away share a bucket
   std::int64_t longest = 0;       // tokens of the longest sequence
+  std::stop_token stop;           // once requested, the rest is left out
 };
 
 /// Floats of scratch for `lanes` tasks at once.

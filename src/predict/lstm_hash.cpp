@@ -83,7 +83,7 @@ Result<LstmHashPass> LstmHash::Impl::run(std::span<PredictorInput const> inputs)
     }
     first += input.batch.tokens();
   }
-  LstmHashPass pass(weights, options.sparsemax, options.isa, *pool);
+  LstmHashPass pass(weights, options.sparsemax, options.isa, *pool, options.stop);
   SIDA_TRY(pass.run(embeddings, sequences, *memory));
   return pass;
 }

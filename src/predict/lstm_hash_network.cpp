@@ -60,6 +60,7 @@ Status LstmHashPass::run(std::span<Matrix<float const> const> embeddings, std::s
   linear(compressed_, weights_.residual, mixed_);
   attend();
   for (std::size_t i = 0; i < logits_.size(); ++i) linear(mixed_, weights_.heads[i], logits_[i]);
+  if (stop_.stop_requested()) return {Errc::cancelled, "hash function: stopped"};
   return {};
 }
 
@@ -103,6 +104,7 @@ void LstmHashPass::recur(LstmLayerWeights const& layer, std::span<Sequence const
   std::fill_n(scratch, 2 * size * hidden, 0.0F);
   std::int64_t active = size;
   for (std::int64_t step = 0; step < group.front().length; ++step) {
+    if (stop_.stop_requested()) return;
     while (group[static_cast<std::size_t>(active) - 1].length <= step) --active;
     gemm_nt(isa_, {.x = state.data,
                    .x_stride = state.stride,
@@ -142,6 +144,7 @@ void LstmHashPass::attend() {
   }
   auto const task = [&](std::size_t lane) {
     for (std::size_t i = lane; i < blocks.size(); i += static_cast<std::size_t>(lanes_)) {
+      if (stop_.stop_requested()) return;
       attend_rows(*blocks[i].sequence, blocks[i].first, blocks[i].count, lane_scratch_[lane]);
     }
   };

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <stop_token>
+#include <utility>
 #include <vector>
 
 #include "predict/lstm_hash_weights.hpp"
@@ -24,10 +26,10 @@ class LstmHashPass {
   };
 
   /// All arguments must outlive the pass. `embeddings`: [tokens, d_model] in parts that follow each other.
-  LstmHashPass(LstmHashWeights const& weights, SparsemaxRule rule, CpuIsa isa, ThreadPool& pool)
-      : weights_(weights), rule_(rule), isa_(isa), pool_(pool) {}
+  LstmHashPass(LstmHashWeights const& weights, SparsemaxRule rule, CpuIsa isa, ThreadPool& pool, std::stop_token stop)
+      : weights_(weights), rule_(rule), isa_(isa), pool_(pool), stop_(std::move(stop)) {}
 
-  /// Afterwards `logits` are there. @return out_of_memory.
+  /// Afterwards `logits` are there. @return out_of_memory; cancelled.
   Status run(std::span<Matrix<float const> const> embeddings, std::span<Sequence const> sequences,
              MemoryResource& memory);
   /// [tokens, experts] of one MoE layer.
@@ -47,6 +49,7 @@ class LstmHashPass {
   SparsemaxRule rule_;
   CpuIsa isa_;
   ThreadPool& pool_;
+  std::stop_token stop_;
   std::int64_t lanes_ = 1;                     // tasks side by side, of the recurrence and of attention
   std::vector<std::vector<Sequence>> groups_;  // [at most lanes], longest first; each recurs together
   std::int64_t longest_ = 0;                   // tokens of the longest sequence

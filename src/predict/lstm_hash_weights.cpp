@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "core/shape_text.hpp"
 #include "dense/tensor_finder.hpp"
 #include "dense/weight_loader.hpp"
 #include "sida/detail/try.hpp"
@@ -46,10 +47,10 @@ LinearTensors find_linear(TensorFinder& finder, std::string const& name, std::in
 /// The shape of a matrix that others are measured by.
 Result<std::pair<std::int64_t, std::int64_t>> matrix_shape(TensorSource const& source, std::string const& name) {
   TensorInfo const* const found = source.find(name);
-  if (found == nullptr) return Error(Errc::not_found, source.path() + ": no tensor '" + name + "'");
+  if (found == nullptr)
+    return Error(Errc::not_found, source.path() + ": no tensor '" + name + "', which a hash function has");
   if (found->shape.size() != 2 || std::ranges::any_of(found->shape, [](auto size) { return size < 1; })) {
-    return Error(Errc::corrupt,
-                 source.describe(*found) + " is " + TensorFinder::to_text(found->shape) + ", not a matrix");
+    return Error(Errc::corrupt, source.describe(*found) + " is " + detail::shape_text(found->shape) + ", not a matrix");
   }
   return std::pair(found->shape[0], found->shape[1]);
 }

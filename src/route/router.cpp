@@ -7,17 +7,12 @@
 #include <utility>
 #include <vector>
 
+#include "core/shape_text.hpp"
 #include "sida/detail/try.hpp"
 
 namespace sida::inline v0 {
 
 namespace {
-
-std::string shape_text(std::int64_t rows, std::int64_t cols) {
-  std::string text = "[";
-  text += std::to_string(rows) + ", " + std::to_string(cols) + "]";
-  return text;
-}
 
 Status check_layout(TokenLayout const& layout, std::int64_t tokens) {
   auto const& offsets = layout.sequence_offsets;
@@ -46,8 +41,8 @@ Status check(Matrix<float const> logits, TokenLayout const& layout, Routing<> ou
   for (auto const& [rows, cols] :
        {std::pair(out.experts.rows, out.experts.cols), std::pair(out.weights.rows, out.weights.cols)}) {
     if (rows != logits.rows || cols != k) {
-      return {Errc::invalid_argument,
-              "router: a routing of " + shape_text(rows, cols) + " where " + shape_text(logits.rows, k) + " belongs"};
+      return {Errc::invalid_argument, "router: a routing of " + detail::shape_text(rows, cols) + " where " +
+                                          detail::shape_text(logits.rows, k) + " belongs"};
     }
   }
   return check_layout(layout, logits.rows);

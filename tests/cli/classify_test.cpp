@@ -166,8 +166,10 @@ TEST_F(Classify, GivesTheSameBytesHoweverItLoads) {
   for (auto const* const budget : {"1%", "13%", "50%"}) {
     for (auto const* const policy : {"fifo", "lru", "lfu", "lfru", "next-use"}) {
       for (auto const* const prefetch : {"none", "oracle", "popularity", "wrong"}) {
-        Json const run = account({"--batch", "2", "--budget", budget, "--policy", policy, "--prefetch", prefetch,
-                                  "--threads", "2", "--lookahead", "3"});
+        std::vector<std::string> arguments = {"--batch", "2",          "--budget", budget,      "--policy",
+                                              policy,    "--prefetch", prefetch,   "--threads", "2"};
+        if (prefetch != std::string("none")) arguments.insert(arguments.end(), {"--lookahead", "3"});
+        Json const run = account(arguments);
         EXPECT_EQ(run["logits_sha256"], expected) << budget << " " << policy << " " << prefetch;
         EXPECT_LE(run["peak_resident_expert_bytes"], run["budget_bytes"]);
       }

@@ -66,7 +66,29 @@ TEST(Dataset, TakesOffByteOrderMarksAndCarriageReturns) {
   EXPECT_EQ(read_bytes("sentence\n\xEF\xBB\xBFx\n"), (Rows{"\xEF\xBB\xBFx"})) << "only at the start of the file";
 }
 
-TEST(Dataset, PassesBytesThatAreNotUtf8) { EXPECT_EQ(read_bytes("sentence\n\xFF\xFE\n"), (Rows{"\xFF\xFE"})); }
+TEST(Dataset, TakesUtf8AndNothingElseForText) {
+  std::string const last = "z\u00E9\u20AC\uD7FF\uE000\U0001F600\U0010FFFF";
+  EXPECT_EQ(read_bytes("sentence\n" + last + "\n"), Rows{last});
+  std::vector<std::string> const wrong = {"\xFF\xFE",
+                                          "\x80",
+                                          "\xC3",
+                                          "\xC3z",
+                                          "\xC0\x80",
+                                          "\xE0\x9F\xBF",
+                                          "\xED\xA0\x80",
+                                          "\xE2\x82",
+                                          "\xF0\x8F\xBF\xBF",
+                                          "\xF4\x90\x80\x80",
+                                          "\xF5\x80\x80\x80",
+                                          std::string(1, '\0')};
+  for (std::string const& text : wrong) {
+    EXPECT_EQ(read_bytes("sentence\tx\na\t\xFF\nab" + text + "\t\n"),
+              (Rows{"a", "f:3: the text is not UTF-8, or has a NUL in it, at its byte 2"}));
+  }
+  EXPECT_EQ(read_bytes("sentence1\tsentence2\na\t\xFF\n").front().find("f:2: the text"), 0U);
+  EXPECT_EQ(read_bytes(R"({"sentence": "a\u0000"})").front(),
+            "f:1: the text is not UTF-8, or has a NUL in it, at its byte 1");
+}
 
 TEST(Dataset, ReadsJsonLines) {
   EXPECT_EQ(read_bytes("{\"ids\": [0, 5, 2147483647], \"label\": 3}\n{\"label\": null, \"ids\": [1]}\n"),

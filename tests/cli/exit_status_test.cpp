@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <filesystem>
+#include <sstream>
 #include <string>
 #include <sys/stat.h>
 #include <thread>
@@ -58,6 +60,17 @@ TEST_F(ExitStatus, IsZeroForHelp) {
   }
 }
 
+TEST_F(ExitStatus, IsToldByEveryHelpWhichFitsATerminal) {
+  for (std::string const command : {"", "classify", "encode", "fidelity", "pack", "synth", "inspect"}) {
+    Outcome const outcome =
+        run(command.empty() ? std::vector<std::string>{"--help"} : std::vector<std::string>{command, "--help"});
+    EXPECT_NE(outcome.out.find("\nExit status: 0"), std::string::npos) << command;
+    EXPECT_EQ(outcome.out.find("wrong"), std::string::npos) << command;
+    std::istringstream lines(outcome.out);
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 80U) << command << ": " << line;
+  }
+}
+
 TEST_F(ExitStatus, IsTwoForMalformedAndNegativeValuesAndUnknownOptions) {
   std::vector<std::vector<std::string>> const misuses = {{"--budget", "-1"},
                                                          {"--budget", "-20%"},
@@ -88,6 +101,10 @@ TEST_F(ExitStatus, IsTwoForMalformedAndNegativeValuesAndUnknownOptions) {
                                                          {"stray"},
                                                          {"--text", "two inputs"},
                                                          {"-"},
+                                                         {"--lookahead", "4"},
+                                                         {"--likely", "30"},
+                                                         {"--likely", "30", "--prefetch", "oracle"},
+                                                         {"--likely", "30", "--mode", "predicted"},
                                                          {"--threads", "18446744073709551617"}};
   for (auto const& misuse : misuses) expect_failure(run(classify(misuse)), 2, misuse.front() + " " + misuse.back());
   expect_failure(run({}), 2, "no command");
@@ -125,6 +142,21 @@ TEST_F(ExitStatus, IsOneForBadDataAndLeavesNoOutput) {
   EXPECT_NE(outcome.err.find("data.jsonl:" + std::to_string(golden.lengths.size() + 1)), std::string::npos)
       << outcome.err;
   EXPECT_EQ(folder.names(), std::vector<std::string>{"data.jsonl"});
+}
+
+TEST_F(ExitStatus, IsOneForALabelThatTheModelDoesNotHave) {
+  testing::write_file(data, golden.jsonl() + "{\"ids\": [3], \"label\": 9}\n");
+  std::string const place = "data.jsonl:" + std::to_string(golden.lengths.size() + 1) + ": label 9, but the model has ";
+  Outcome const outcome = run(classify({"--out", folder / "x"}));
+  expect_failure(outcome, 1, "a label out of range");
+  EXPECT_NE(outcome.err.find(place), std::string::npos) << outcome.err;
+  EXPECT_EQ(run(encode()).status, 0) << "labels mean nothing there";
+}
+
+TEST_F(ExitStatus, IsOneForTextThatIsNotUtf8) {
+  Outcome const outcome = run({"classify", "--model", SIDA_REFERENCE_MODEL, "--text", "good", "--text", "a\xFF"});
+  expect_failure(outcome, 1, "not UTF-8");
+  EXPECT_NE(outcome.err.find("--text:2: the text is not UTF-8"), std::string::npos) << outcome.err;
 }
 
 TEST_F(ExitStatus, IsOneForAFullDiskAndLeavesNoOutput) {
@@ -191,6 +223,9 @@ TEST_F(ExitStatus, Is1WhenAnOutputWouldReplaceAnInput) {
            {"classify", "--model", model, "--data", data_file, "--json", folder / "link"},
            {"classify", "--model", model, "--data", data_file, "--out", model + "/model.safetensors"},
            {"classify", "--model", model, "--data", data_file, "--out", folder / "x", "--json", folder / "x"},
+           {"classify", "--model", model, "--data", data_file, "--record", model},
+           {"classify", "--model", model + "/", "--data", data_file, "--record", model + "/../model"},
+           {"classify", "--model", model, "--data", data_file, "--record", folder.path()},
            {"encode", "--model", model, "--data", data_file, "--out", data_file},
            {"pack", model, "--out", model + "/model.safetensors"}}) {
     expect_failure(run(arguments), 1, arguments.front() + " " + arguments.back());
@@ -212,6 +247,87 @@ TEST_F(ExitStatus, Is1WhenTheTokenizerIsNone) {
 TEST_F(ExitStatus, Is1WhenAStandardStreamIsClosed) {
   // Its number must not go to a file that the program opens.
   expect_failure(Program({"classify", "--model", golden.folder, "-"}, "").wait(), 1, "no standard input");
+}
+
+TEST_F(ExitStatus, Is130SoonAfterAnInterruptWithinALongStep) {
+  nlohmann::json const row = {{"ids", std::vector<int>(60000, 5)}};  // minutes of attention
+  testing::write_file(data, row.dump() + "\n");
+  for (auto const* const prefetch : {"none", "oracle"}) {
+    Program program(classify({"--prefetch", prefetch, "--out", folder / "preds.tsv"}));
+    ASSERT_TRUE(wait_for_entry(folder, ".sida-"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    auto const sent = std::chrono::steady_clock::now();
+    program.send(SIGINT);
+    expect_failure(program.wait(), 130, prefetch);
+    EXPECT_LT(std::chrono::steady_clock::now() - sent, std::chrono::seconds(10)) << prefetch;
+    EXPECT_EQ(folder.names(), std::vector<std::string>{"data.jsonl"});
+  }
+}
+
+TEST_F(ExitStatus, Is1AndNothingAppearsWhenStandardOutputTakesNothing) {
+  testing::write_file(folder / "shape.json",
+                      R"({"model_type": "switch_transformers", "d_model": 8, "d_ff": 8, "d_kv": 4, "num_heads": 2,)"
+                      R"("num_layers": 2, "encoder_sparse_step": 2, "num_experts": 2, "vocab_size": 64})");
+  auto const before = folder.names();
+  std::vector<std::vector<std::string>> const commands = {
+      {"classify", "--model", golden.folder, "--data", data, "--out", folder / "x", "--record", folder / "r"},
+      {"encode", "--model", golden.folder, "--data", data, "--out", folder / "x"},
+      {"pack", golden.folder, "--out", folder / "x"},
+      {"synth", "--config", folder / "shape.json", "--out", folder / "m"},
+      {"inspect", golden.folder},
+      {"--help"},
+      {"pack", "--help"},
+      {"--version"}};
+  for (auto const& command : commands) {
+    for (std::string const out : {"/dev/full", ""}) {
+      Outcome const outcome = Program(command, "/dev/null", out).wait();
+      EXPECT_EQ(outcome.status, 1) << command.front() << " " << out;
+      EXPECT_TRUE(outcome.err.starts_with("sida: error: standard output: cannot write: ")) << outcome.err;
+      EXPECT_EQ(folder.names(), before) << command.front() << " " << out;
+    }
+  }
+  EXPECT_EQ(Program(classify({"--out", folder / "x"}), "/dev/null", "").wait().status, 0) << "nothing to say";
+}
+
+TEST_F(ExitStatus, ComesWithAMessageThatSaysWhatWouldBeRight) {
+  testing::write_file(folder / "array.jsonl", "[3, 1]\n");
+  testing::write_file(folder / "text", "Neither weights nor a container.\n");
+  std::filesystem::create_directory(folder / "empty");
+  auto const with = [&](std::string const& option, std::string const& value) { return classify({option, value}); };
+  struct Case {
+    std::vector<std::string> arguments;
+    int status;
+    std::string part;
+  };
+  std::string const model = SIDA_REFERENCE_MODEL;
+  std::vector<Case> const cases = {
+      {{}, 2, "no command: give one of classify, encode"},
+      {{"dance"}, 2, "'dance' is no command: give one of classify, encode"},
+      {{"dance", "--help"}, 2, "'dance'"},
+      {with("--budget", "5XB"), 2, "'5XB' is not a budget: a number is followed by nothing (bytes), %, B, KB"},
+      {with("--budget", "99999999999999999999999"), 2, "is too large"},
+      {with("--batch", "0"), 2, "--batch: '0' is not a whole number from 1 to"},
+      {with("--out", ""), 2, "--out: an empty path"},
+      {{"classify", "--model", "", "--data", data}, 2, "--model: an empty path"},
+      {{"classify", "--model", golden.folder, "--data", ""}, 2, "--data: an empty path"},
+      {{"inspect", ""}, 2, "an empty path"},
+      {with("--out", "/nodir/x"), 1, "error: /nodir/x: create a temporary file beside it: No such"},
+      {{"classify", "--model", golden.folder, "--data", folder / "array.jsonl"},
+       1,
+       "array.jsonl:1: a JSON array; each"},
+      {{"classify", "--model", folder / "text", "--data", data}, 1, "text: header byte 0: not a packed container"},
+      {{"classify", "--model", folder / "empty", "--data", data}, 1, "empty: no config.json in this folder"},
+      {{"classify", "--model", model, "--text", "x", "--prefetch", "hash", "--predictor", folder / "empty"},
+       1,
+       "empty: a folder, where a hash function's"},
+      {{"classify", "--model", model, "--text", "x", "--prefetch", "hash", "--predictor", folder / "text"},
+       1,
+       "is this a safetensors file?"}};
+  for (auto const& [arguments, status, part] : cases) {
+    Outcome const outcome = run(arguments);
+    expect_failure(outcome, status, part);
+    EXPECT_NE(outcome.err.find(part), std::string::npos) << part << "\n" << outcome.err;
+  }
 }
 
 TEST_F(ExitStatus, Is130WhenInterruptedWhileReadingStandardInput) {

@@ -92,7 +92,7 @@ TEST_F(HashClassify, SaysWhatIsWrong) {
   expect_failure(2, "--mode predicted", {"--renormalise"});
   expect_failure(2, "--top-k", {"--mode", "predicted", "--top-k", "0"});
   expect_failure(2, "--likely", {"--prefetch", "hash", "--likely", "101"});
-  expect_failure(1, "40 of 32", {"--mode", "predicted", "--top-k", "40"});
+  expect_failure(1, "--top-k: 40 experts per token, but", {"--mode", "predicted", "--top-k", "40"});
   expect_failure(1, "/nowhere.safetensors", {"--prefetch", "hash", "--predictor", "/nowhere.safetensors"});
   expect_failure(1, "'compression_fc.weight'", {"--prefetch", "hash", "--predictor", model + "/model.safetensors"});
   std::string const packed = folder / "model.sida";

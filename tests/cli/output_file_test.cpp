@@ -1,15 +1,19 @@
 #include "cli/output_file.hpp"
 
+#include <csignal>
 #include <cstddef>
 #include <fcntl.h>
 #include <filesystem>
 #include <string>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
+#include "cli/interrupt.hpp"
 #include "cli/npy.hpp"
 #include "io/file_descriptor.hpp"
 #include "tests/io/temp_dir.hpp"
@@ -127,6 +131,26 @@ TEST_F(OutputFileTest, IsNoArrayWhereItCannotOverwrite) {
   auto const writer = NpyWriter::create(folder / "pipe", NpyType::f32, {1});
   EXPECT_EQ(writer.code(), Errc::io);
   EXPECT_NE(writer.message().find("pipe: "), std::string::npos) << writer.message();
+}
+
+TEST_F(OutputFileTest, LeavesNothingBehindASecondSignal) {
+  std::string const path = folder / "x";
+  pid_t const child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    Interrupt const interrupt;
+    auto file = OutputFile::create(path);
+    auto moved = OutputFile::create(path + "2");
+    if (!file || !moved || !moved->commit()) ::_exit(1);
+    *moved = *std::move(file);
+    std::raise(SIGINT);
+    std::raise(SIGTERM);
+    ::_exit(2);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM) << status;
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"x2"});
 }
 
 }  // namespace

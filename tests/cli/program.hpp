@@ -3,7 +3,9 @@
 #include <chrono>
 #include <csignal>
 #include <fcntl.h>
+#include <filesystem>
 #include <fstream>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <sys/wait.h>
@@ -26,21 +28,24 @@ struct Outcome {
 /// The program `sida` (SIDA_PROGRAM) under the given arguments, in a process of its own.
 class Program {
  public:
-  /// `input` is a file for standard input; "" for none: it is closed.
-  explicit Program(std::vector<std::string> arguments, std::string const& input = "/dev/null") {
+  /// `input` is a file for standard input, `output` one for standard output instead of `Outcome::out`; "" for none: it
+  /// is closed.
+  explicit Program(std::vector<std::string> arguments, std::string const& input = "/dev/null",
+                   std::optional<std::string> const& output = {}) {
     arguments.insert(arguments.begin(), SIDA_PROGRAM);
     std::vector<char*> pointers;
     for (auto& argument : arguments) pointers.push_back(argument.data());
     pointers.push_back(nullptr);
-    std::string const out = folder_ / "out";
+    std::string const out = output.value_or(folder_ / "out");
     std::string const err = folder_ / "err";
     pid_ = ::fork();
     if (pid_ < 0) throw std::runtime_error("fork");
     if (pid_ == 0) {
       if (!input.empty()) redirect(input, O_RDONLY, 0);
-      redirect(out, O_WRONLY | O_CREAT, 1);
+      if (!out.empty()) redirect(out, O_WRONLY | O_CREAT, 1);
       redirect(err, O_WRONLY | O_CREAT, 2);
       if (input.empty()) ::close(0);
+      if (out.empty()) ::close(1);
       ::execv(pointers[0], pointers.data());
       ::_exit(127);
     }
@@ -73,8 +78,9 @@ class Program {
   Outcome wait() {
     int status = 0;
     ::waitpid(std::exchange(pid_, -1), &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status), testing::read_file(folder_ / "out"),
-            testing::read_file(folder_ / "err")};
+    bool const has_out = std::filesystem::exists(folder_ / "out");
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status),
+            has_out ? testing::read_file(folder_ / "out") : "", testing::read_file(folder_ / "err")};
   }
 
  private:

@@ -134,6 +134,34 @@ TEST_F(Synth, ReplacesItsOwnFilesOnly) {
   EXPECT_EQ(testing::read_file(folder / "m/notes.txt"), "mine");
 }
 
+TEST_F(Synth, RefusesToReplaceWhatItDidNotWrite) {
+  std::string const model = folder / "m";
+  std::filesystem::copy(std::string(SIDA_GOLDENS) + "/switch/plain", model);
+  std::string const weights = testing::read_file(model + "/model.safetensors");
+  std::string const config = testing::read_file(model + "/config.json");
+  for (auto const& shape : {model + "/config.json", folder / "shape.json"}) {
+    testing::write_file(folder / "shape.json", config_json({}));
+    Outcome const outcome = run({"synth", "--config", shape, "--out", model});
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_NE(outcome.err.find("m/model.safetensors: weights that"), std::string::npos) << outcome.err;
+  }
+  EXPECT_TRUE(testing::read_file(model + "/model.safetensors") == weights);
+  EXPECT_EQ(testing::read_file(model + "/config.json"), config);
+  std::filesystem::create_directory(folder / "shards");
+  testing::write_file(folder / "shards/model.safetensors.index.json", "{}");
+  EXPECT_EQ(synth({}, folder / "shards").status, 1);
+  EXPECT_EQ(synth({}, folder.path()).status, 0) << "a folder without weights, whatever else is there";
+}
+
+TEST_F(Synth, RefusesToReplaceItsInputs) {
+  std::filesystem::create_directory(folder / "m");
+  testing::write_file(folder / "m/config.json", config_json({}));
+  Outcome const outcome = run({"synth", "--config", folder / "m/config.json", "--out", folder / "m"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_NE(outcome.err.find("would replace what is read from"), std::string::npos) << outcome.err;
+  EXPECT_EQ(testing::read_file(folder / "m/config.json"), config_json({}));
+}
+
 /// What happens to the names in a folder, as inotify tells it.
 class FolderEvents {
  public:

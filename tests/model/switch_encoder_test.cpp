@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -45,6 +46,16 @@ TEST_F(SwitchEncoderTest, GivesTheSameBytesOnAnyNumberOfThreads) {
     WorkerPool pool(threads);
     EXPECT_EQ(outputs(*loaded.encoder, batch(1), pool), expected) << threads << " threads";
   }
+}
+
+TEST_F(SwitchEncoderTest, StopsWithinAStepAndHasNoBatchThen) {
+  std::stop_source source;
+  LoadedEncoder loaded(folder_.path(), 0, {.stop = source.get_token()});
+  SwitchEncoder::State state;
+  must(loaded.encoder->begin(batch(1), state));
+  source.request_stop();
+  EXPECT_EQ(loaded.encoder->run_to(0, state, pool_).code(), Errc::cancelled);
+  EXPECT_EQ(loaded.encoder->run_to(0, state, pool_).code(), Errc::invalid_argument);
 }
 
 TEST_F(SwitchEncoderTest, GivesTheSameBytesUnderAnyBudget) {

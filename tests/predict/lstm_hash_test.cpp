@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <random>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -162,6 +163,14 @@ TEST_F(LstmHashTest, DoesNotDependOnCompanyOrThreads) {
       }
     }
   }
+}
+
+TEST_F(LstmHashTest, StopsWithinAPrediction) {
+  std::stop_source source;
+  auto hash = load({.stop = source.get_token()});
+  EXPECT_TRUE(hash.predict(input()));
+  source.request_stop();
+  EXPECT_EQ(hash.predict(input()).code(), Errc::cancelled);
 }
 
 TEST_F(LstmHashTest, PlansQueuedRequestsAsItPlansEach) {

@@ -42,6 +42,8 @@ struct PackInput {
   ExpertSource const* experts = nullptr;
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;  ///< may be empty
   std::function<bool()> cancelled;  ///< may be empty; asked before each record and each 1 MiB
+  /// May be empty. Called when all is written, with the size of the file, which doesn't appear if this fails.
+  std::function<Status(std::uint64_t file_bytes)> written = {};
 };
 
 /// Writes a container atomically: temporary file beside `path`, fsync, rename. On failure the temporary is removed

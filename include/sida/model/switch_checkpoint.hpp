@@ -51,7 +51,8 @@ SIDA_API Result<SwitchCheckpoint> open_switch_checkpoint(std::string const& path
 struct SwitchPackOptions {
   std::string tokenizer;  ///< bytes of a SentencePiece model, in place of the checkpoint's own
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;
-  std::function<bool()> cancelled;  ///< asked between records
+  std::function<bool()> cancelled;                               ///< asked between records
+  std::function<Status(std::uint64_t file_bytes)> written = {};  ///< as in `PackInput`
 };
 
 /// Writes `checkpoint` as a packed container, atomically: on failure `out_path` is as it was.

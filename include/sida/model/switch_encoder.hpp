@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 
 #include "sida/core/api.hpp"
 #include "sida/core/matrix.hpp"
@@ -37,6 +38,9 @@ struct SwitchOptions {
   std::optional<std::int64_t> expert_capacity = {};  ///< in place of the config's
   CpuIsa isa = best_cpu_isa();
   bool outputs_hidden = true;  ///< whether `State::hidden` is wanted: a GPU copies it for each batch otherwise in vain
+  /// Ends a long batch early: on a CPU, `run_to` and `finish` ask it while they run, and return `cancelled`. The state
+  /// has no batch then.
+  std::stop_token stop = {};
 };
 
 /// The encoder of a Switch Transformer on a CPU, with its classification head if it has one; the experts stay in a

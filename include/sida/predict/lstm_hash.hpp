@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <vector>
 
 #include "sida/core/api.hpp"
@@ -36,6 +37,7 @@ struct LstmHashOptions {
   bool renormalise = false;
   SparsemaxRule sparsemax = SparsemaxRule::exact;
   CpuIsa isa = best_cpu_isa();
+  std::stop_token stop = {};  ///< ends a long prediction early, which then returns `cancelled`
 };
 
 /// Projects `row` onto the probability simplex in place, or does as the released code. `scratch`: as long as `row`.
