@@ -118,6 +118,7 @@ Status DeviceTier::open(std::uint32_t slots, std::size_t slot_bytes, FillListene
   for (std::uint32_t i = 0; i < slots; ++i) {
     SIDA_TRY_ASSIGN(slots_[i].filled, Event::create());
   }
+  SIDA_TRY(events_.reserve(slots + std::size_t{1}));  // one for each slot, and the next: later none is created
   for (unsigned i = 0; i < kCopyStreams; ++i) {
     SIDA_TRY_ASSIGN(Stream stream, Stream::create());
     streams_.push_back(std::move(stream));
