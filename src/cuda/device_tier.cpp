@@ -119,6 +119,7 @@ Status DeviceTier::open(std::uint32_t slots, std::size_t slot_bytes, FillListene
   for (std::uint32_t i = 0; i < slots; ++i) {
     SIDA_TRY_ASSIGN(slots_[i].filled, Event::create());
   }
+  SIDA_TRY(events_.reserve(slots + std::size_t{1}));  // one for each slot, and the next: later none is created
   for (unsigned i = 0; i < kCopyStreams; ++i) {
     SIDA_TRY_ASSIGN(Stream stream, Stream::create());
     streams_.push_back(std::move(stream));
@@ -215,7 +216,7 @@ std::optional<FillRequest> DeviceTier::take(std::unique_lock<std::mutex>& lock) 
 }
 
 void DeviceTier::copy_loop(Copier& copier) {
-  Status const current = check(cudaSetDevice(device_), "cudaSetDevice");  // a thread's own setting
+  bool is_current = false;  // the device, which is a thread's own setting
   std::unique_lock lock(mutex_);
   while (auto const request = take(lock)) {
     bool const ahead = request->urgency == FillUrgency::prefetch;
@@ -225,7 +226,9 @@ void DeviceTier::copy_loop(Copier& copier) {
     Wave lease;
     Slot& slot = at(request->slot);
     std::uint64_t number = 0;
-    Status started = current ? start_copy(*request, copier, lease) : current;
+    Status started = is_current ? Status() : check(cudaSetDevice(device_), "cudaSetDevice");
+    is_current = static_cast<bool>(started);
+    if (is_current) started = start_copy(*request, copier, lease);
     bool const copying = static_cast<bool>(started);
     if (copying) number = slot.fill.load(std::memory_order_relaxed);
     listener_->on_filled(request->ticket, std::move(started));

@@ -8,14 +8,21 @@
 
 namespace sida::inline v0::cuda {
 
+Status ReaderEvents::reserve(std::size_t marks) {
+  while (readers_.size() < marks) SIDA_TRY(create());
+  return {};
+}
+
+Status ReaderEvents::create() {
+  SIDA_TRY_ASSIGN(Event event, Event::create());
+  if (free_.capacity() <= readers_.size()) free_.reserve(2 * readers_.size() + 1);
+  readers_.push_back({std::move(event), nullptr, 0});
+  free_.push_back(static_cast<std::uint32_t>(readers_.size() - 1));
+  return {};
+}
+
 ReaderEvents::Mark ReaderEvents::mark(cudaStream_t stream) noexcept try {
-  if (free_.empty()) {
-    if (auto event = Event::create()) {
-      free_.reserve(readers_.size() + 1);
-      readers_.push_back({*std::move(event), stream, 0});
-      free_.push_back(static_cast<std::uint32_t>(readers_.size() - 1));
-    }
-  }
+  if (free_.empty()) static_cast<void>(create());
   if (!free_.empty() && readers_[free_.back()].event.record(stream)) {
     std::uint32_t const number = free_.back();
     free_.pop_back();

@@ -12,7 +12,7 @@
 namespace sida::inline v0::cuda {
 
 /// Events of those who read slots, one for each wave that was released, shared by its slots, and used again when no
-/// slot waits for it any more. After the first batches none is created. Not thread-safe.
+/// slot waits for it any more. Not thread-safe.
 class ReaderEvents {
  public:
   /// What one slot's refill waits for.
@@ -25,6 +25,8 @@ class ReaderEvents {
     std::uint32_t event = kNone;
   };
   Mark mark(cudaStream_t stream) noexcept;
+  /// Creates events for so many marks that slots wait for at one time; more are created when they are needed.
+  Status reserve(std::size_t marks);
 
   /// Adds a mark that was just made. An earlier one of the same stream has nothing more to say.
   void add(List& readers, Mark mark) noexcept;
@@ -35,6 +37,7 @@ class ReaderEvents {
   void wait_for_all() noexcept;
 
  private:
+  Status create();
   struct Reader {
     Event event;
     cudaStream_t stream;

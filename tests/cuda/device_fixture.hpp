@@ -19,6 +19,13 @@
 
 namespace sida::test {
 
+/// Whether a host's processor plays the GPU: some thousand times slower, so what is merely large may be smaller.
+#if defined(SIDA_CUDA_ON_HOST)
+inline constexpr bool kIsOnHost = true;
+#else
+inline constexpr bool kIsOnHost = false;
+#endif
+
 /// The value, or an exception with the message, which fails the test.
 template <class T>
 T take(Result<T> result) {
@@ -31,7 +38,7 @@ inline void must(Status const& status) {
 inline void must(cudaError_t error) { must(cuda::check(error, "a test's call")); }
 
 /// Skips where there is no GPU or no driver for it, which CUDA tells by two errors; fails on any other.
-class DeviceTest : public testing::Test {
+class DeviceTest : public ::testing::Test {
  protected:
   void SetUp() override {
     Status const status = cuda::require_device();

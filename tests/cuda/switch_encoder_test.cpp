@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "sida/cuda/device_tier.hpp"
+#include "tests/cuda/device_encoder.hpp"
 #include "tests/cuda/device_fixture.hpp"
 #include "tests/model/encoder_fixture.hpp"
 #include "tests/model/random_checkpoint.hpp"
@@ -13,37 +14,9 @@
 namespace sida {
 namespace {
 
+using test::kIsOnHost;
+using testing::DeviceEncoder;
 using testing::must;
-using testing::value_of;
-
-/// An encoder on a GPU, and its stores. `slots` 0: room for all experts.
-struct DeviceEncoder {
-  SwitchCheckpoint checkpoint;
-  HostMemory host_memory;
-  cuda::PinnedMemory pinned;
-  cuda::DeviceMemory device;
-  cuda::Stream stream = value_of(cuda::Stream::create());
-  cuda::BlasHandle blas = value_of(cuda::BlasHandle::create());
-  std::unique_ptr<ExpertStore> host_store;
-  std::unique_ptr<ExpertStore> store;
-  std::unique_ptr<SwitchEncoder> encoder;
-
-  explicit DeviceEncoder(std::string const& path, std::uint64_t slots = 0, std::uint64_t host_slots = 0,
-                         SwitchOptions const& options = {}, PolicyKind policy = PolicyKind::lfru)
-      : checkpoint(value_of(open_switch_checkpoint(path, ReadPath::pread))) {
-    auto const budget = [&](std::uint64_t count) {
-      return slot_bytes_for(checkpoint.layout.size_bytes) * (count == 0 ? checkpoint.expert_count() : count);
-    };
-    host_store = value_of(ExpertStore::open(*checkpoint.experts, make_host_tier(checkpoint.experts, pinned, 2),
-                                            {.budget_bytes = budget(host_slots), .policy = policy}));
-    store =
-        value_of(ExpertStore::open(*checkpoint.experts, cuda::make_device_tier(*host_store, device, {.poison = true}),
-                                   {.budget_bytes = budget(slots), .policy = policy}));
-    encoder = value_of(cuda::load_switch_encoder(
-        checkpoint, *store, options,
-        {.stream = stream.get(), .blas = blas.get(), .device = device, .pinned = pinned, .host = host_memory}));
-  }
-};
 
 double distance(Matrix<float const> a, Matrix<float const> b) {
   double error = 0, norm = 0;
@@ -65,7 +38,9 @@ class CudaSwitchEncoder : public test::DeviceTest {
     testing::write_checkpoint(folder, config, testing::random_tensors(config, dense, experts));
     testing::LoadedEncoder cpu(folder.path(), 0, options);
     DeviceEncoder gpu(folder.path(), 2, 0, options);
-    TokenBatch const batch = testing::random_batch({7, 1, 66, 20, 129}, config.vocab_size, 3);
+    TokenBatch const batch = testing::random_batch(
+        kIsOnHost ? std::vector<std::size_t>{7, 1, 34} : std::vector<std::size_t>{7, 1, 66, 20, 129}, config.vocab_size,
+        3);
     SwitchEncoder::State expected, got;
     must(cpu.encoder->begin(batch, expected));
     must(gpu.encoder->begin(batch, got));
@@ -128,15 +103,17 @@ TEST_F(CudaSwitchEncoder, BytesDoNotDependOnBudgetsPoliciesOrEarlierBatches) {
   SwitchConfig const config = testing::small_config();
   testing::TempDir const folder;
   testing::write_checkpoint(folder, config, testing::random_tensors(config, Dtype::bf16, Dtype::bf16));
-  TokenBatch const batch = testing::random_batch({7, 1, 66, 20}, config.vocab_size, 3);
+  using Slots = std::vector<std::uint64_t>;
+  std::size_t const longest = kIsOnHost ? 33 : 66;
+  TokenBatch const batch = testing::random_batch({7, 1, longest}, config.vocab_size, 3);
   std::string first;
-  for (std::uint64_t const slots : {1, 2, 5, 0}) {
-    for (std::uint64_t const host_slots : {1, 4, 0}) {
+  for (std::uint64_t const slots : kIsOnHost ? Slots{1, 0} : Slots{1, 2, 5, 0}) {
+    for (std::uint64_t const host_slots : kIsOnHost ? Slots{1, 0} : Slots{1, 4, 0}) {
       for (PolicyKind const policy : {PolicyKind::fifo, PolicyKind::lru, PolicyKind::lfru, PolicyKind::next_use}) {
         DeviceEncoder gpu(folder.path(), slots, host_slots, {}, policy);
         SwitchEncoder::State state;
-        for (std::uint32_t seed = 0; seed < 2; ++seed) {
-          testing::run_batch(*gpu.encoder, testing::random_batch({100, 3}, config.vocab_size, seed), state, pool_);
+        testing::run_batch(*gpu.encoder, testing::random_batch({longest + 10}, config.vocab_size, 4), state, pool_);
+        for (int repeat = 0; repeat < (kIsOnHost ? 1 : 2); ++repeat) {
           testing::run_batch(*gpu.encoder, batch, state, pool_);
           if (first.empty()) first = testing::output_bytes(state);
           EXPECT_EQ(testing::output_bytes(state), first) << slots << " slots over " << host_slots;
@@ -151,12 +128,12 @@ TEST_F(CudaSwitchEncoder, ABatchMayBeLeftHalfWay) {
   testing::TempDir const folder;
   testing::write_checkpoint(folder, config, testing::random_tensors(config, Dtype::bf16, Dtype::bf16));
   DeviceEncoder gpu(folder.path(), 2);
-  TokenBatch const batch = testing::random_batch({7, 1, 66, 20}, config.vocab_size, 3);
+  TokenBatch const batch = testing::random_batch({7, 1, 20}, config.vocab_size, 3);
   SwitchEncoder::State state;
   testing::run_batch(*gpu.encoder, batch, state, pool_);
   std::string const expected = testing::output_bytes(state);
-  for (int i = 0; i < 5; ++i) {
-    must(gpu.encoder->begin(testing::random_batch({90}, config.vocab_size, 1), state));
+  for (int i = 0; i < (kIsOnHost ? 2 : 5); ++i) {
+    must(gpu.encoder->begin(testing::random_batch({40}, config.vocab_size, 1), state));
     must(gpu.encoder->run_to(0, state, pool_));
     testing::run_batch(*gpu.encoder, batch, state, pool_);
     EXPECT_EQ(testing::output_bytes(state), expected);

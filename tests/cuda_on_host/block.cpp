@@ -108,11 +108,7 @@ class Runner {
   /// How the last run failed, or empty.
   std::string failure() const {
     if (why_ == nullptr) return {};
-    auto const text = [](uint3 const& v) {
-      return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
-    };
-    return "block " + text(block_) + " of " + text(launch_->shape.grid) + ": " + why_ + "; of " +
-           std::to_string(lanes_in_block_) + " threads, " + std::to_string(done_) + " exited, " +
+    return why_ + ("; of " + std::to_string(lanes_in_block_)) + " threads, " + std::to_string(done_) + " exited, " +
            std::to_string(at_barrier_) + " wait in __syncthreads";
   }
 

@@ -124,7 +124,7 @@ TEST_F(Gemm, MultipliesLikeANaiveLoop) {
 }
 
 TEST_F(Gemm, RefusesWhatItCannotDo) {
-  Matrix a(CUDA_R_16F, 8, 4, 8, random_), b(CUDA_R_16F, 8, 4, 8, random_), half(CUDA_R_16F, 4, 4, 4, random_);
+  Matrix a(CUDA_R_16F, 8, 4, 9, random_), b(CUDA_R_16F, 8, 4, 8, random_), half(CUDA_R_16F, 4, 4, 4, random_);
   Matrix d(CUDA_R_32F, 4, 4, 4, random_);
   cublasLtMatmulHeuristicResult_t found;
   EXPECT_EQ(find(a, b, half, 256, found), CUBLAS_STATUS_NOT_SUPPORTED);  // types

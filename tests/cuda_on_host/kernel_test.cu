@@ -188,8 +188,7 @@ __global__ void wrong_warp(int way) {
 }
 TEST_F(Kernel, FailsWhereAWarpWouldHang) {
   char const* const failures[] = {"of 32 threads, 0 exited, 16 wait in __syncthreads",
-                                  "of (2, 1, 1): a mask that isn't the whole warp's",
-                                  "0 exited, 0 wait"};
+                                  "a mask that isn't the whole warp's", "0 exited, 0 wait"};
   for (int way = 0; way < 3; ++way) {
     EXPECT_EQ(launch(2, 32, wrong_warp, way), cudaErrorLaunchFailure);
     EXPECT_THAT(cuda_on_host::failure(), HasSubstr(failures[way]));

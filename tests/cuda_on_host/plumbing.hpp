@@ -88,10 +88,8 @@ void come_after_kernels();
 
 /// For cublas_lt.cpp. `start` counts a call, and returns the failure that a test asked for. `enqueue` queues work that
 /// may read or write device memory at the addresses given, which must be device memory.
-int start(char const* function, int unknown_error);
+int start(char const* function);
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> work, std::initializer_list<void const*> addresses);
 void count_cublas_handles(int change);
-/// c[m, n] = sum over k of a[m, k] * b[k, n], k ascending; all column-major and packed; a transposed ([k, m]).
-void multiply(float const* a_transposed, float const* b, float* c, std::size_t m, std::size_t n, std::size_t k);
 
 }  // namespace cuda_on_host

@@ -10,9 +10,7 @@
 #include <mutex>
 #include <random>
 #include <set>
-#include <system_error>
 #include <thread>
-#include <unistd.h>
 #include <vector>
 
 #include "cuda_on_host/control.hpp"
@@ -56,16 +54,7 @@ struct CUevent_st {
 namespace cuda_on_host {
 namespace {
 
-struct Failure {
-  std::string function;
-  int calls_left = 0;
-  int error = 0;
-};
-struct Range {
-  std::uintptr_t end = 0;   // of host memory: of its last page
-  std::uintptr_t base = 0;  // as the caller knows it
-};
-using Ranges = std::map<std::uintptr_t, Range>;  // by their begin; they don't overlap
+using Ranges = std::map<std::uintptr_t, std::uintptr_t>;  // begin and end; they don't overlap
 
 struct Runtime {
   std::mutex mutex;  // over everything
@@ -75,13 +64,15 @@ struct Runtime {
   std::set<CUevent_st*> events;
   CUstream_st* null_stream = nullptr;
   Ranges device, pinned;
-  std::size_t cublas_handles = 0, used_memory = 0;
+  std::size_t cublas_handles = 0;
   Modes modes;
   Calls calls;
   std::map<void const*, std::size_t> shared_allowed;  // to kernels that asked for more than others
-  std::vector<Failure> failures;                      // that a test asked for
-  cudaError_t sticky_error = cudaSuccess;             // a kernel failed
-  std::string failure;                                // how
+  std::string failing;                                // the function whose call a test wants to fail
+  int until_failure = 0;                              // calls of it
+  int planned_error = 0;
+  cudaError_t sticky_error = cudaSuccess;  // a kernel failed
+  std::string failure;                     // how
 };
 // Never destroyed: threads of streams may outlive main.
 Runtime& runtime() {
@@ -99,11 +90,7 @@ thread_local cudaError_t last_error = cudaSuccess;
 
 constexpr std::size_t kShared = 48 << 10;  // of a block, where its kernel has not asked for more
 constexpr int kMostShared = 227 << 10;
-std::uintptr_t const kPage = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
-std::uintptr_t round_up(std::uintptr_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
-std::size_t free_memory(Runtime const& r) {
-  return r.modes.total_memory - std::min(r.modes.total_memory, r.used_memory);
-}
+constexpr std::size_t kMemory = std::size_t{1} << 30;  // of one allocation
 std::uintptr_t address(void const* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
 
 // ---- Streams
@@ -126,12 +113,6 @@ cudaError_t wait(Runtime& r, Lock& lock, ItemRef const& item) {
   if (item) item->ended.acquire();
   return cudaSuccess;
 }
-std::vector<ItemRef> last_items(Runtime& r) {
-  std::vector<ItemRef> items;
-  for (CUstream_st* const stream : r.streams) items.push_back(stream->last);
-  return items;
-}
-
 void run(Runtime& r, CUstream_st& stream, Lock& lock, ItemRef const& item) {
   if (item->after) settle(r, lock, item->after);
   if (item->may_be_held) r.progress.wait(lock, [&] { return !r.modes.hold_copies || stream.wanted >= item->place; });
@@ -172,15 +153,11 @@ void work_off(CUstream_st* stream) {
 }
 
 CUstream_st* make_stream(Runtime& r) {
-  auto stream = std::make_unique<CUstream_st>();
+  auto* const stream = new CUstream_st;
   stream->random.seed(r.modes.shuffle.value_or(0) + r.streams.size());
-  try {
-    std::thread(work_off, stream.get()).detach();
-  } catch (std::system_error const&) {
-    return nullptr;
-  }
-  r.streams.insert(stream.get());
-  return stream.release();
+  r.streams.insert(stream);
+  std::thread(work_off, stream).detach();
+  return stream;
 }
 
 /// The stream that a handle means, or null.
@@ -210,14 +187,16 @@ ItemRef push(CUstream_st& stream, std::function<void()> work, ItemRef after = nu
   stream.work.notify_all();
   return item;
 }
-cudaError_t wait_for_all(Runtime& r, Lock& lock) {
+/// Marks the end of what every stream has to do.
+std::vector<ItemRef> mark_all(Runtime& r) {
   std::vector<ItemRef> ends;
   for (CUstream_st* const stream : r.streams) ends.push_back(stream->closing ? stream->last : push(*stream, nullptr));
-  for (auto const& item : ends) wait(r, lock, item);
+  return ends;
+}
+cudaError_t wait_for_all(Runtime& r, Lock& lock) {
+  for (auto const& item : mark_all(r)) wait(r, lock, item);
   return cudaSuccess;
 }
-bool idle(CUstream_st const& stream) { return !stream.last || stream.last->done; }
-
 void fail_device(cudaError_t error, std::string failure) {
   locked([&](Runtime& r, Lock&) {
     if (r.sticky_error != cudaSuccess) return;
@@ -231,12 +210,7 @@ void fail_device(cudaError_t error, std::string failure) {
 /// Counts a call; returns the error that it shall fail with.
 int counted(Runtime& r, char const* function) {
   ++r.calls[function];
-  int error = 0;
-  for (auto& [name, calls_left, own] : r.failures) {
-    if (name == function && --calls_left == 0) error = own;
-  }
-  std::erase_if(r.failures, [](Failure const& failure) { return failure.calls_left == 0; });
-  return error;
+  return r.failing == function && --r.until_failure == 0 ? r.planned_error : 0;
 }
 
 enum class If { able, always };  // whether a call that shall fail does its work first
@@ -245,7 +219,6 @@ template <class Body>
 cudaError_t call(char const* function, If when, Body const& body) {
   return locked([&](Runtime& r, Lock& lock) {
     auto error = static_cast<cudaError_t>(counted(r, function));
-    if (r.modes.device_error != cudaSuccess) error = r.modes.device_error;
     if (error == cudaSuccess) error = r.sticky_error;
     if (error == cudaSuccess || when == If::always) {
       cudaError_t const own = body(r, lock);
@@ -256,8 +229,19 @@ cudaError_t call(char const* function, If when, Body const& body) {
     return error;
   });
 }
+/// The same for a call that works on a stream.
+template <class Body>
+cudaError_t call_on(cudaStream_t handle, char const* function, If when, Body const& body) {
+  return call(function, when, [&](Runtime& r, Lock& lock) {
+    CUstream_st* const stream = find(r, handle);
+    return stream == nullptr ? cudaErrorInvalidResourceHandle : body(r, lock, *stream);
+  });
+}
 #define CUDA_ON_HOST_CALL(when, expression) \
   call(__func__, If::when, [&]([[maybe_unused]] Runtime& r, [[maybe_unused]] Lock& lock) { return expression; })
+#define CUDA_ON_HOST_STREAM_CALL(when, handle, expression) \
+  call_on(handle, __func__, If::when,                      \
+          [&]([[maybe_unused]] Runtime& r, [[maybe_unused]] Lock& lock, CUstream_st& it) { return expression; })
 
 // ---- Memory
 
@@ -265,7 +249,7 @@ enum class Where { device, pinned, pageable, wrong };
 
 Ranges::value_type const* overlap(Ranges const& ranges, std::uintptr_t begin, std::uintptr_t end) {
   auto next = ranges.lower_bound(end);
-  return next != ranges.begin() && (--next)->second.end > begin ? &*next : nullptr;
+  return next != ranges.begin() && (--next)->second > begin ? &*next : nullptr;
 }
 /// Where all bytes of a range are.
 Where where(Runtime const& r, void const* pointer, std::size_t size) {
@@ -273,27 +257,11 @@ Where where(Runtime const& r, void const* pointer, std::size_t size) {
   auto const* const device = overlap(r.device, begin, end);
   auto const* const found = device != nullptr ? device : overlap(r.pinned, begin, end);
   if (found == nullptr) return pointer != nullptr ? Where::pageable : Where::wrong;
-  if (begin < found->first || end > found->second.end) return Where::wrong;
+  if (begin < found->first || end > found->second) return Where::wrong;
   return device != nullptr ? Where::device : Where::pinned;
 }
 
-cudaError_t pin(Runtime& r, void* pointer, std::size_t size) {
-  if (pointer == nullptr || size == 0) return cudaErrorInvalidValue;
-  std::uintptr_t const begin = address(pointer) / kPage * kPage, end = round_up(address(pointer) + size);
-  if (overlap(r.pinned, begin, end) != nullptr) return cudaErrorHostMemoryAlreadyRegistered;
-  r.pinned[begin] = {end, address(pointer)};
-  return cudaSuccess;
-}
-cudaError_t unpin(Runtime& r, void* pointer) {
-  auto const found = r.pinned.find(address(pointer) / kPage * kPage);
-  if (found == r.pinned.end() || found->second.base != address(pointer)) return cudaErrorHostMemoryNotRegistered;
-  r.pinned.erase(found);
-  return cudaSuccess;
-}
-
-cudaError_t copy(Runtime& r, void* to, void const* from, std::size_t count, cudaMemcpyKind kind, cudaStream_t handle) {
-  CUstream_st* const stream = find(r, handle);
-  if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+cudaError_t copy(Runtime& r, CUstream_st& stream, void* to, void const* from, std::size_t count, cudaMemcpyKind kind) {
   if (count == 0) return cudaSuccess;
   Where const target = where(r, to, count), source = where(r, from, count);
   bool const to_device = kind != cudaMemcpyDeviceToHost, from_device = kind != cudaMemcpyHostToDevice;
@@ -306,23 +274,17 @@ cudaError_t copy(Runtime& r, void* to, void const* from, std::size_t count, cuda
     std::memcpy(staged.get(), from, count);
   }
   if (r.modes.poison_destinations) {
-    if (idle(*stream)) {
-      std::memset(to, 0xff, count);
-    } else {
-      push(*stream, [=] { std::memset(to, 0xff, count); });
-    }
+    bool const idle = !stream.last || stream.last->done;
+    idle ? void(std::memset(to, 0xff, count)) : void(push(stream, [=] { std::memset(to, 0xff, count); }));
   }
   auto const work = [=] { std::memcpy(to, staged ? staged.get() : from, count); };
-  push(*stream, work, nullptr, {.may_be_held = true});
+  push(stream, work, nullptr, {.may_be_held = true});
   return cudaSuccess;
 }
 
-cudaError_t fill(Runtime& r, void* to, int value, std::size_t count, cudaStream_t handle) {
-  CUstream_st* const stream = find(r, handle);
-  if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-  if (count == 0) return cudaSuccess;
+cudaError_t fill(Runtime& r, CUstream_st& stream, void* to, int value, std::size_t count) {
   if (where(r, to, count) != Where::device) return cudaErrorInvalidValue;
-  push(*stream, [=] { std::memset(to, value, count); });
+  push(stream, [=] { std::memset(to, value, count); });
   return cudaSuccess;
 }
 
@@ -330,12 +292,8 @@ cudaError_t fill(Runtime& r, void* to, int value, std::size_t count, cudaStream_
 
 // ---- For the other sources
 
-int start(char const* function, int unknown_error) {
-  return locked([&](Runtime& r, Lock&) {
-    int const error = counted(r, function);
-    if (error != 0) return error;
-    return r.modes.device_error != cudaSuccess || r.sticky_error != cudaSuccess ? unknown_error : 0;
-  });
+int start(char const* function) {
+  return locked([&](Runtime& r, Lock&) { return counted(r, function); });
 }
 
 cudaError_t enqueue(cudaStream_t handle, std::function<void()> work, std::initializer_list<void const*> addresses) {
@@ -353,39 +311,22 @@ void count_cublas_handles(int change) {
   locked([&](Runtime& r, Lock&) { r.cublas_handles += static_cast<std::size_t>(change); });
 }
 
-void multiply(float const* a_transposed, float const* b, float* c, std::size_t m, std::size_t n, std::size_t k) {
-  for (std::size_t column = 0; column < n; ++column) {
-    for (std::size_t row = 0; row < m; ++row) {
-      float sum = 0;
-      for (std::size_t i = 0; i < k; ++i) sum += a_transposed[row * k + i] * b[column * k + i];
-      c[column * m + row] = sum;
-    }
-  }
-}
-
 cudaError_t launch(cudaLaunchConfig_t const& config, void const* kernel, std::function<void()> body) {
-  return call("cudaLaunchKernelEx", If::able, [&](Runtime& r, Lock&) {
-    CUstream_st* const stream = find(r, config.stream);
-    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    LaunchShape shape{config.gridDim, config.blockDim, config.dynamicSmemBytes, false};
-    dim3 const grid = shape.grid, block = shape.block;
+  return call_on(config.stream, "cudaLaunchKernelEx", If::able, [&](Runtime& r, Lock&, CUstream_st& stream) {
+    dim3 const grid = config.gridDim, block = config.blockDim;
     std::uint64_t const threads = std::uint64_t{block.x} * block.y * block.z;
-    if (std::uint64_t{grid.x} * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535 || threads == 0 ||
-        block.z > 64 || threads > 1024) {
+    if (std::uint64_t{grid.x} * grid.y * grid.z * threads == 0 || grid.y > 65535 || grid.z > 65535 || threads > 1024) {
       return cudaErrorInvalidConfiguration;
     }
     auto const allowed = r.shared_allowed.find(kernel);
-    if (shape.shared_bytes > (allowed == r.shared_allowed.end() ? kShared : allowed->second)) {
-      return cudaErrorInvalidValue;
-    }
-    for (unsigned i = 0; i < config.numAttrs; ++i) {
-      shape.is_early = shape.is_early || config.attrs[i].val.programmaticStreamSerializationAllowed != 0;
-    }
-    auto work = [shape, body = std::move(body)] {
+    std::size_t const most = allowed == r.shared_allowed.end() ? kShared : allowed->second;
+    if (config.dynamicSmemBytes > most) return cudaErrorInvalidValue;
+    bool const is_early = config.numAttrs > 0 && config.attrs[0].val.programmaticStreamSerializationAllowed != 0;
+    auto work = [shape = LaunchShape{grid, block, config.dynamicSmemBytes, is_early}, body = std::move(body)] {
       std::string failure = run_blocks(shape, body);
       if (!failure.empty()) fail_device(cudaErrorLaunchFailure, std::move(failure));
     };
-    push(*stream, std::move(work), nullptr, {.is_early = shape.is_early});
+    push(stream, std::move(work), nullptr, {.is_early = is_early});
     return cudaSuccess;
   });
 }
@@ -401,7 +342,11 @@ void set(Modes const& modes) {
   });
 }
 void fail(std::string_view function, int n, int error) {
-  locked([&](Runtime& r, Lock&) { r.failures.push_back({std::string(function), n, error}); });
+  locked([&](Runtime& r, Lock&) {
+    r.failing = function;
+    r.until_failure = n;
+    r.planned_error = error;
+  });
 }
 Calls calls() {
   return locked([](Runtime& r, Lock&) { return r.calls; });
@@ -419,7 +364,7 @@ void reset() {
     r.modes = {};
     wait_for_all(r, lock);
     r.calls.clear();
-    r.failures.clear();
+    r.failing.clear();
     r.sticky_error = last_error = cudaSuccess;
     r.failure.clear();
   });
@@ -431,18 +376,18 @@ void reset() {
 
 using namespace cuda_on_host;
 
-#define CUDA_ON_HOST_NAME(name, number, text) \
-  if (error == (name)) return #name;
-#define CUDA_ON_HOST_TEXT(name, number, text) \
-  if (error == (name)) return (text);
-char const* cudaGetErrorName(cudaError_t error) {
-  CUDA_ON_HOST_ERRORS(CUDA_ON_HOST_NAME)
-  return "unrecognized error code";
+namespace {
+#define CUDA_ON_HOST_TEXT(name, number, text) {name, #name, text},
+constexpr struct {
+  cudaError_t error;
+  char const *name, *text;
+} kErrors[] = {CUDA_ON_HOST_ERRORS(CUDA_ON_HOST_TEXT)};
+auto const& described(cudaError_t error) {
+  return *std::ranges::find_if(kErrors, [error](auto const& one) { return one.error == error; });
 }
-char const* cudaGetErrorString(cudaError_t error) {
-  CUDA_ON_HOST_ERRORS(CUDA_ON_HOST_TEXT)
-  return "unrecognized error code";
-}
+}  // namespace
+char const* cudaGetErrorName(cudaError_t error) { return described(error).name; }
+char const* cudaGetErrorString(cudaError_t error) { return described(error).text; }
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 cudaError_t cudaPeekAtLastError() { return last_error; }
 
@@ -470,10 +415,9 @@ cudaError_t cudaMalloc(void** pointer, size_t size) {
   return call(__func__, If::able, [&](Runtime& r, Lock&) {
     *pointer = nullptr;
     if (size == 0) return cudaSuccess;
-    if (size > free_memory(r) || posix_memalign(pointer, 256, size) != 0) return cudaErrorMemoryAllocation;
+    if (size > kMemory || posix_memalign(pointer, 256, size) != 0) return cudaErrorMemoryAllocation;
     std::memset(*pointer, 0xff, size);
-    r.device[address(*pointer)] = {address(*pointer) + size, address(*pointer)};
-    r.used_memory += size;
+    r.device[address(*pointer)] = address(*pointer) + size;
     return cudaSuccess;
   });
 }
@@ -481,66 +425,66 @@ cudaError_t cudaMalloc(void** pointer, size_t size) {
 cudaError_t cudaFree(void* pointer) {
   return call(__func__, If::always, [&](Runtime& r, Lock& lock) {
     if (pointer == nullptr) return cudaSuccess;
-    auto const found = r.device.find(address(pointer));
-    if (found == r.device.end()) return cudaErrorInvalidValue;
-    for (auto const& item : last_items(r)) settle(r, lock, item);
-    r.used_memory -= found->second.end - found->first;
-    r.device.erase(found);
+    for (auto const& item : mark_all(r)) settle(r, lock, item);
+    if (r.device.erase(address(pointer)) == 0) return cudaErrorInvalidValue;
     std::free(pointer);
     return cudaSuccess;
   });
 }
+/// Of whole pages only.
 cudaError_t cudaHostRegister(void* pointer, size_t size, unsigned) {
-  return CUDA_ON_HOST_CALL(able, pin(r, pointer, size));
+  return call(__func__, If::able, [&](Runtime& r, Lock&) {
+    std::uintptr_t const begin = address(pointer), end = begin + size;
+    if (size == 0 || (begin | end) % 4096 != 0) return cudaErrorInvalidValue;
+    if (overlap(r.pinned, begin, end) != nullptr) return cudaErrorHostMemoryAlreadyRegistered;
+    r.pinned[begin] = end;
+    return cudaSuccess;
+  });
 }
-cudaError_t cudaHostUnregister(void* pointer) { return CUDA_ON_HOST_CALL(always, unpin(r, pointer)); }
+cudaError_t cudaHostUnregister(void* pointer) {
+  return CUDA_ON_HOST_CALL(always,
+                           r.pinned.erase(address(pointer)) != 0 ? cudaSuccess : cudaErrorHostMemoryNotRegistered);
+}
 
 cudaError_t cudaMemcpyAsync(void* to, void const* from, size_t count, cudaMemcpyKind kind, cudaStream_t stream) {
-  return CUDA_ON_HOST_CALL(able, copy(r, to, from, count, kind, stream));
+  return CUDA_ON_HOST_STREAM_CALL(able, stream, copy(r, it, to, from, count, kind));
 }
 cudaError_t cudaMemcpy(void* to, void const* from, size_t count, cudaMemcpyKind kind) {
-  return call(__func__, If::able, [&](Runtime& r, Lock& lock) {
-    cudaError_t const error = copy(r, to, from, count, kind, nullptr);
-    if (error == cudaSuccess) wait(r, lock, find(r, nullptr)->last);
-    return error;
+  return call_on(nullptr, __func__, If::able, [&](Runtime& r, Lock& lock, CUstream_st& stream) {
+    cudaError_t const error = copy(r, stream, to, from, count, kind);
+    return error == cudaSuccess ? wait(r, lock, stream.last) : error;
   });
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t count, cudaStream_t stream) {
-  return CUDA_ON_HOST_CALL(able, fill(r, to, value, count, stream));
+  return CUDA_ON_HOST_STREAM_CALL(able, stream, fill(r, it, to, value, count));
 }
 cudaError_t cudaMemset(void* to, int value, size_t count) {
-  return CUDA_ON_HOST_CALL(able, fill(r, to, value, count, nullptr));
+  return CUDA_ON_HOST_STREAM_CALL(able, nullptr, fill(r, it, to, value, count));
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    if (flags != cudaStreamNonBlocking) return cudaErrorNotSupported;  // would wait for the null stream
-    *stream = make_stream(r);
-    if (*stream == nullptr) return cudaErrorMemoryAllocation;
-    r.handles.insert(*stream);
+    if (flags != cudaStreamNonBlocking) return cudaErrorInvalidValue;  // would wait for the null stream
+    r.handles.insert(*stream = make_stream(r));
     return cudaSuccess;
   });
 }
 /// Returns at once; the stream's work goes on.
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  return call(__func__, If::always, [&](Runtime& r, Lock&) {
-    if (r.handles.erase(stream) == 0) return cudaErrorInvalidResourceHandle;
-    want(r, *push(*stream, nullptr));
-    stream->closing = true;
+  return call_on(stream, __func__, If::always, [&](Runtime& r, Lock&, CUstream_st& it) {
+    r.handles.erase(stream);
+    want(r, *push(it, nullptr));
+    it.closing = true;
     return cudaSuccess;
   });
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  return call(__func__, If::always, [&](Runtime& r, Lock& lock) {
-    CUstream_st* const found = find(r, stream);
-    return found == nullptr ? cudaErrorInvalidResourceHandle : wait(r, lock, push(*found, nullptr));
-  });
+  return CUDA_ON_HOST_STREAM_CALL(always, stream, wait(r, lock, push(it, nullptr)));
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    CUstream_st* const found = find(r, stream);
-    if (found == nullptr || !r.events.contains(event)) return cudaErrorInvalidResourceHandle;
-    if (event->recorded) push(*found, nullptr, event->recorded);
+  return call_on(stream, __func__, If::able, [&](Runtime& r, Lock&, CUstream_st& it) {
+    if (!r.events.contains(event)) return cudaErrorInvalidResourceHandle;
+    if (event->recorded) push(it, nullptr, event->recorded);
     return cudaSuccess;
   });
 }
@@ -556,10 +500,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   });
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  return call(__func__, If::able, [&](Runtime& r, Lock&) {
-    CUstream_st* const found = find(r, stream);
-    if (found == nullptr || !r.events.contains(event)) return cudaErrorInvalidResourceHandle;
-    event->recorded = push(*found, nullptr);
+  return call_on(stream, __func__, If::able, [&](Runtime& r, Lock&, CUstream_st& it) {
+    if (!r.events.contains(event)) return cudaErrorInvalidResourceHandle;
+    event->recorded = push(it, nullptr);
     return cudaSuccess;
   });
 }

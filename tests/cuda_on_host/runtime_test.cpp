@@ -175,17 +175,16 @@ TEST_F(Runtime, RegistersWholePagesOnce) {
   constexpr std::size_t kPage = 4096;
   alignas(kPage) static std::array<char, 4 * kPage> memory;
   char* const at = memory.data();
-  EXPECT_EQ(cudaHostRegister(at + 10, kPage, cudaHostRegisterDefault), cudaSuccess);  // two pages
+  EXPECT_EQ(cudaHostRegister(at, 2 * kPage, cudaHostRegisterDefault), cudaSuccess);
   EXPECT_EQ(live().pinned_ranges, 1);
-  EXPECT_EQ(cudaHostRegister(at + kPage + 100, 10, cudaHostRegisterDefault), cudaErrorHostMemoryAlreadyRegistered);
-  EXPECT_EQ(cudaHostRegister(at + 2 * kPage, kPage, cudaHostRegisterDefault), cudaSuccess);
+  EXPECT_EQ(cudaHostRegister(at + kPage, kPage, cudaHostRegisterDefault), cudaErrorHostMemoryAlreadyRegistered);
   EXPECT_EQ(cudaHostRegister(at + 3 * kPage, 0, cudaHostRegisterDefault), cudaErrorInvalidValue);
-  EXPECT_EQ(cudaHostUnregister(at), cudaErrorHostMemoryNotRegistered);
+  EXPECT_EQ(cudaHostRegister(at + 3 * kPage, 10, cudaHostRegisterDefault), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaHostUnregister(at + kPage), cudaErrorHostMemoryNotRegistered);
   Device device(4 * kPage);
-  EXPECT_EQ(cudaMemcpy(device.it, at + 2 * kPage, 2 * kPage, cudaMemcpyHostToDevice), cudaErrorInvalidValue);  // half
-  EXPECT_EQ(cudaHostUnregister(at + 10), cudaSuccess);
-  EXPECT_EQ(cudaHostUnregister(at + 10), cudaErrorHostMemoryNotRegistered);
-  EXPECT_EQ(cudaHostUnregister(at + 2 * kPage), cudaSuccess);
+  EXPECT_EQ(cudaMemcpy(device.it, at + kPage, 2 * kPage, cudaMemcpyHostToDevice), cudaErrorInvalidValue);  // half
+  EXPECT_EQ(cudaHostUnregister(at), cudaSuccess);
+  EXPECT_EQ(cudaHostUnregister(at), cudaErrorHostMemoryNotRegistered);
 }
 
 TEST_F(Runtime, KeepsTheLastError) {
@@ -199,14 +198,9 @@ TEST_F(Runtime, KeepsTheLastError) {
 }
 
 TEST_F(Runtime, RunsOutOfMemory) {
-  cuda_on_host::set({.total_memory = 1000});
-  int *first = nullptr, *second = nullptr;
-  ASSERT_EQ(cudaMalloc(&first, 600), cudaSuccess);
-  EXPECT_EQ(cudaMalloc(&second, 401), cudaErrorMemoryAllocation);
-  EXPECT_EQ(cudaFree(first), cudaSuccess);
-  EXPECT_EQ(cudaMalloc(&second, 401), cudaSuccess);
-  EXPECT_EQ(cudaFree(second), cudaSuccess);
-  EXPECT_EQ(cudaFree(&first), cudaErrorInvalidValue);
+  void* memory = nullptr;
+  EXPECT_EQ(cudaMalloc(&memory, (std::size_t{1} << 30) + 1), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaFree(&memory), cudaErrorInvalidValue);
 }
 
 TEST_F(Runtime, FailsTheCallThatTheTestNames) {
@@ -220,18 +214,6 @@ TEST_F(Runtime, FailsTheCallThatTheTestNames) {
   EXPECT_EQ(cuda_on_host::calls().size(), 2);
   EXPECT_EQ(cudaMalloc(&second, 4), cudaSuccess);
   EXPECT_EQ(cudaFree(second), cudaSuccess);
-}
-
-TEST_F(Runtime, HasNoDeviceWhenTheTestSaysSo) {
-  int count = 7;
-  EXPECT_EQ(cudaGetDeviceCount(&count), cudaSuccess);
-  EXPECT_EQ(count, 1);
-  for (cudaError_t const error : {cudaErrorNoDevice, cudaErrorInsufficientDriver}) {
-    cuda_on_host::set({.device_error = error});
-    EXPECT_EQ(cudaGetDeviceCount(&count), error);
-    EXPECT_EQ(count, 0);
-    EXPECT_EQ(cudaSetDevice(0), error);
-  }
 }
 
 // Several hosts, each with a stream that fills slots and one that reads them; the right waits must suffice however long

@@ -17,14 +17,12 @@ struct Modes {
   bool poison_destinations = false;  ///< A copy's destination is filled with 0xFF as early as is legal.
   bool hold_copies = false;          ///< A copy runs only when something waits for it or asks after it.
   std::optional<std::uint64_t> shuffle = std::nullopt;  ///< A seed: each piece of work waits at random before it runs.
-  std::size_t total_memory = std::size_t{1} << 30;      ///< What the device seems to have, in bytes.
-  cudaError_t device_error = cudaSuccess;  ///< What every call returns: cudaErrorNoDevice, cudaErrorInsufficientDriver.
 };
 void set(Modes const& modes);
 
-/// The `n`-th call from now (1: the next) of `function` returns `error`: a status of cuBLAS for a function of cuBLAS. A
-/// call that fails does nothing, except that one that waits or frees waits or frees all the same: CUDA reports earlier
-/// failures there.
+/// In place of an earlier wish: the `n`-th call from now (1: the next) of `function` returns `error`: a status of
+/// cuBLAS for a function of cuBLAS. A call that fails does nothing, except that one that waits or frees waits or frees
+/// all the same: CUDA reports earlier failures there.
 void fail(std::string_view function, int n, int error);
 
 /// Calls of each function since the last reset, by its name: "cudaMalloc".

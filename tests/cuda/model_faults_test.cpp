@@ -1,0 +1,77 @@
+#include <memory>
+#include <string>
+
+#include "tests/cuda/device_encoder.hpp"
+#include "tests/cuda/device_fixture.hpp"
+#include "tests/cuda/faults.hpp"
+#include "tests/model/random_checkpoint.hpp"
+
+namespace sida {
+namespace {
+
+using testing::DeviceEncoder;
+
+SwitchConfig tiny_config() {
+  SwitchConfig config = testing::small_config();
+  config.d_model = 16;  // so that cuBLAS takes part
+  config.d_kv = 8;
+  config.num_heads = 2;
+  config.d_ff = 24;
+  config.num_layers = 4;
+  config.num_experts = 10;
+  return config;
+}
+
+class CudaModelFaults : public test::DeviceTest {
+ protected:
+  void write() {
+    testing::write_checkpoint(folder_, config_, testing::random_tensors(config_, Dtype::bf16, Dtype::bf16));
+  }
+
+  SwitchConfig config_ = tiny_config();
+  testing::TempDir folder_;
+  InlinePool pool_;
+};
+
+TEST_F(CudaModelFaults, EveryCallMayFail) {
+  config_.num_layers = 2;
+  config_.num_experts = 4;
+  write();
+  auto const batch = testing::random_batch({3, 2}, config_.vocab_size, 3);
+  test::fail_every_call([&] {
+    test::Outcome outcome;
+    std::unique_ptr<DeviceEncoder> gpu;
+    retried(outcome, [&] { gpu = std::make_unique<DeviceEncoder>(folder_.path(), 2, 3); });
+    SwitchEncoder::State state;
+    retried(outcome, [&] {
+      testing::run_batch(*gpu->encoder, batch, state, pool_);
+      outcome.bytes = testing::output_bytes(state);
+    });
+    state = SwitchEncoder::State();
+    gpu.reset();
+    return outcome;
+  });
+}
+
+// After one warm batch, another of its size makes nothing.
+TEST_F(CudaModelFaults, AWarmBatchMakesNothing) {
+  write();
+  for (std::uint64_t const slots : {0, 4}) {  // all experts, and 20 % of them
+    DeviceEncoder gpu(folder_.path(), slots);
+    SwitchEncoder::State state;
+    auto const batch = testing::random_batch({3, 5}, config_.vocab_size, 3);
+    testing::run_batch(*gpu.encoder, batch, state, pool_);
+    cuda_on_host::reset();
+    testing::run_batch(*gpu.encoder, testing::random_batch({3, 5}, config_.vocab_size, 4), state, pool_);
+    auto const calls = cuda_on_host::calls();
+    EXPECT_TRUE(calls.contains("cudaLaunchKernelEx"));
+    for (char const* const function :
+         {"cudaMalloc", "cudaFree", "cudaHostRegister", "cudaHostUnregister", "cudaEventCreateWithFlags",
+          "cudaStreamCreateWithFlags", "cudaFuncSetAttribute", "cublasCreate_v2", "cublasLtMatmulAlgoGetHeuristic"}) {
+      EXPECT_FALSE(calls.contains(function)) << function << " with " << slots << " slots";
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sida
