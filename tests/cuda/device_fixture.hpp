@@ -25,6 +25,12 @@ inline constexpr bool kIsOnHost = true;
 #else
 inline constexpr bool kIsOnHost = false;
 #endif
+/// Sanitizers make all slow, and the stand-in's threads most of all: tests then take fewer cases.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kIsSanitized = true;
+#else
+inline constexpr bool kIsSanitized = false;
+#endif
 
 /// The value, or an exception with the message, which fails the test.
 template <class T>
