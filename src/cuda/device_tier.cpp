@@ -108,6 +108,7 @@ Status DeviceTier::open(std::uint32_t slots, std::size_t slot_bytes, FillListene
                                              " bytes over a host store with slots of " +
                                              std::to_string(host_.slot_bytes()));
   }
+  Range::prepare();
   SIDA_TRY(check(cudaGetDevice(&device_), "cudaGetDevice"));
   // Records are aligned to 4 KiB; device memory promises less.
   SIDA_TRY_ASSIGN(arena_, Buffer::allocate(memory_, slots * slot_bytes + kRecordAlignment, 256));
