@@ -1,11 +1,9 @@
 #include "sida/cuda/device_tier.hpp"
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
-#include <deque>
 #include <exception>
 #include <mutex>
 #include <optional>
@@ -21,6 +19,7 @@
 #include "sida/cuda/handles.hpp"
 #include "sida/cuda/memory.hpp"
 #include "sida/detail/try.hpp"
+#include "store/fill_queue.hpp"
 
 namespace sida::inline v0::cuda {
 namespace {
@@ -94,8 +93,7 @@ class DeviceTier final : public FastTier {
   std::mutex mutex_;  // of all that follows, and of the slots' readers
   ReaderEvents events_;
   std::condition_variable work_;
-  std::deque<FillRequest> demands_;
-  std::deque<FillRequest> prefetches_;
+  FillQueue waiting_;
   unsigned prefetching_ = 0;
   bool stop_ = false;
 };
@@ -150,7 +148,7 @@ Status DeviceTier::open_copier(Copier& copier, std::size_t number) {
 void DeviceTier::submit(FillRequest const& request) {
   {
     std::lock_guard const lock(mutex_);
-    (request.urgency == FillUrgency::demand ? demands_ : prefetches_).push_back(request);
+    waiting_.push(request);
   }
   work_.notify_one();
 }
@@ -158,11 +156,7 @@ void DeviceTier::submit(FillRequest const& request) {
 void DeviceTier::promote(FillTicket ticket) {
   {
     std::lock_guard const lock(mutex_);
-    auto const found =
-        std::ranges::find_if(prefetches_, [&](FillRequest const& request) { return request.ticket == ticket; });
-    if (found == prefetches_.end()) return;  // under way
-    demands_.push_back(*found);
-    prefetches_.erase(found);
+    waiting_.promote(ticket);
   }
   work_.notify_one();
 }
@@ -188,32 +182,26 @@ void DeviceTier::release(std::span<LeasedExpert const> wave, StreamRef reader) n
 }
 
 void DeviceTier::close() noexcept {
-  std::deque<FillRequest> abandoned[2];
+  FillQueue abandoned;
   {
     std::lock_guard const lock(mutex_);
     stop_ = true;
-    abandoned[0].swap(demands_);
-    abandoned[1].swap(prefetches_);
+    std::swap(abandoned, waiting_);
   }
   work_.notify_all();
   for (Copier& copier : copiers_) {
     if (copier.thread.joinable()) copier.thread.join();
   }
-  for (auto const& queue : abandoned) {
-    for (auto const& request : queue) listener_->on_filled(request.ticket, Status(Errc::cancelled, "closed"));
-  }
+  if (listener_ != nullptr) abandoned.abandon(*listener_);
   std::lock_guard const lock(mutex_);
   events_.wait_for_all();  // the arena must outlive its readers
 }
 
 std::optional<FillRequest> DeviceTier::take(std::unique_lock<std::mutex>& lock) {
-  auto const may_prefetch = [&] { return !prefetches_.empty() && prefetching_ < kPrefetchCopies; };
-  work_.wait(lock, [&] { return stop_ || !demands_.empty() || may_prefetch(); });
+  auto const may_prefetch = [&] { return waiting_.has_prefetch() && prefetching_ < kPrefetchCopies; };
+  work_.wait(lock, [&] { return stop_ || waiting_.has_demand() || may_prefetch(); });
   if (stop_) return std::nullopt;
-  auto& queue = demands_.empty() ? prefetches_ : demands_;
-  FillRequest const request = queue.front();
-  queue.pop_front();
-  return request;
+  return waiting_.pop();
 }
 
 void DeviceTier::copy_loop(Copier& copier) {

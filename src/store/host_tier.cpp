@@ -1,6 +1,4 @@
-#include <algorithm>
 #include <condition_variable>
-#include <deque>
 #include <exception>
 #include <mutex>
 #include <string>
@@ -11,6 +9,7 @@
 #include "sida/core/expert_layout.hpp"
 #include "sida/detail/try.hpp"
 #include "sida/store/fast_tier.hpp"
+#include "store/fill_queue.hpp"
 
 namespace sida::inline v0 {
 namespace {
@@ -50,37 +49,30 @@ class HostTier final : public FastTier {
   void submit(FillRequest const& request) override {
     {
       std::lock_guard const lock(mutex_);
-      (request.urgency == FillUrgency::demand ? demands_ : prefetches_).push_back(request);
+      waiting_.push(request);
     }
     work_.notify_one();
   }
 
   void promote(FillTicket ticket) override {
     std::lock_guard const lock(mutex_);
-    auto const found =
-        std::ranges::find_if(prefetches_, [&](FillRequest const& request) { return request.ticket == ticket; });
-    if (found == prefetches_.end()) return;  // under way
-    demands_.push_back(*found);
-    prefetches_.erase(found);
+    waiting_.promote(ticket);
   }
 
   Status order_reader(std::span<LeasedExpert const>, StreamRef) override { return {}; }
   void release(std::span<LeasedExpert const>, StreamRef) noexcept override {}
 
   void close() noexcept override {
-    std::deque<FillRequest> abandoned[2];
+    FillQueue abandoned;
     {
       std::lock_guard const lock(mutex_);
       stop_ = true;
-      abandoned[0].swap(demands_);
-      abandoned[1].swap(prefetches_);
+      std::swap(abandoned, waiting_);
     }
     work_.notify_all();
     for (auto& thread : threads_) thread.join();
     threads_.clear();
-    for (auto const& queue : abandoned) {
-      for (auto const& request : queue) listener_->on_filled(request.ticket, Status(Errc::cancelled, "closed"));
-    }
+    if (listener_ != nullptr) abandoned.abandon(*listener_);
   }
 
  private:
@@ -93,11 +85,9 @@ class HostTier final : public FastTier {
   void read_loop() {
     std::unique_lock lock(mutex_);
     for (;;) {
-      work_.wait(lock, [&] { return stop_ || !demands_.empty() || !prefetches_.empty(); });
+      work_.wait(lock, [&] { return stop_ || waiting_.has_demand() || waiting_.has_prefetch(); });
       if (stop_) return;
-      auto& queue = demands_.empty() ? prefetches_ : demands_;
-      FillRequest const request = queue.front();
-      queue.pop_front();
+      FillRequest const request = waiting_.pop();
       lock.unlock();
       listener_->on_filled(request.ticket, read(request));
       lock.lock();
@@ -123,8 +113,7 @@ class HostTier final : public FastTier {
 
   std::mutex mutex_;
   std::condition_variable work_;
-  std::deque<FillRequest> demands_;
-  std::deque<FillRequest> prefetches_;
+  FillQueue waiting_;
   bool stop_ = false;
   std::vector<std::thread> threads_;
 };

@@ -98,6 +98,17 @@ std::vector<ExpertId> random_event(std::mt19937& random) {
   return ids;
 }
 
+/// Runs one event through all its waves, each on another stream than the one before.
+void read_event(Chain const& chain, Reader& reader, std::vector<ExpertId> const& ids, PlanPosition position = {}) {
+  auto event = take(chain.store->begin_event(ids, position));
+  while (!event.done()) {
+    cudaStream_t const stream = reader.next_stream();
+    Wave wave = take(event.next_wave(cuda::stream_ref(stream)));
+    reader.read(wave, stream);
+  }
+  if (reader.is_full()) reader.check(*chain.source);
+}
+
 class CudaTier : public test::DeviceTest {
  protected:
   static void run(ChainSetup const& setup, unsigned seed, int events, bool plans) {
@@ -119,13 +130,7 @@ class CudaTier : public test::DeviceTest {
         if (random() % 4 != 0) ids = planned.front().second;  // else the plan was wrong
         planned.pop_front();
       }
-      auto event = take(chain.store->begin_event(ids, position));
-      while (!event.done()) {
-        cudaStream_t const stream = reader.next_stream();
-        Wave wave = take(event.next_wave(cuda::stream_ref(stream)));
-        reader.read(wave, stream);
-      }
-      if (reader.is_full()) reader.check(*chain.source);
+      read_event(chain, reader, ids, position);
     }
     reader.check(*chain.source);
     EXPECT_LE(chain.store->stats().peak_resident_bytes, setup.slots * kSlotBytes);
@@ -156,13 +161,7 @@ TEST_F(CudaTier, SeveralThreadsShareAStore) {
     Reader reader;
     std::mt19937 random(seed);
     for (int i = 0; i < 80; ++i) {
-      auto event = take(chain.store->begin_event(random_event(random)));
-      while (!event.done()) {
-        cudaStream_t const stream = reader.next_stream();
-        Wave wave = take(event.next_wave(cuda::stream_ref(stream)));
-        reader.read(wave, stream);
-      }
-      if (reader.is_full()) reader.check(*chain.source);
+      read_event(chain, reader, random_event(random));
     }
     reader.check(*chain.source);
   };
