@@ -51,7 +51,7 @@ struct HostScratch {
     std::int64_t const assignments = tokens * shape.k;
     table.take(workspace, assignments);
     table_bytes = workspace.used_bytes();
-    groups.take(workspace, shape, assignments);
+    groups.take(workspace, shape, assignments, table.order, table.row_of);  // sorted where it is read from
     row_groups = workspace.take<RowGroup>(std::min<std::int64_t>(shape.experts, assignments));
   }
 };
@@ -103,8 +103,6 @@ class Run {
   Result<std::span<ExpertId const>> group(Matrix<float const, Tier::device> x, Routing<> routing) {
     auto const experts = host_.groups.sort(shape_, routing);
     std::int64_t const assignments = tokens_ * shape_.k;
-    std::copy_n(host_.groups.order, assignments, host_.table.order);
-    std::copy_n(host_.groups.row_of, assignments, host_.table.row_of);
     for (std::int64_t t = 0; t < tokens_; ++t) {
       std::copy_n(routing.experts.row(t).data(), shape_.k, host_.table.experts + t * shape_.k);
       std::copy_n(routing.weights.row(t).data(), shape_.k, host_.table.weights + t * shape_.k);

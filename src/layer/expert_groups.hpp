@@ -21,9 +21,15 @@ struct ExpertGroups {
   ExpertId* ids = nullptr;          // [min(experts, assignments)]: those that have rows, ascending
 
   void take(Workspace& workspace, MoeShape const& shape, std::int64_t assignments) noexcept {
+    auto* const rows = workspace.take<std::uint32_t>(assignments);
+    take(workspace, shape, assignments, rows, workspace.take<std::uint32_t>(assignments));
+  }
+  /// With room for `order` and `row_of` that the caller has.
+  void take(Workspace& workspace, MoeShape const& shape, std::int64_t assignments, std::uint32_t* order_room,
+            std::uint32_t* row_of_room) noexcept {
     ends = workspace.take<std::int64_t>(shape.experts);
-    order = workspace.take<std::uint32_t>(assignments);
-    row_of = workspace.take<std::uint32_t>(assignments);
+    order = order_room;
+    row_of = row_of_room;
     ids = workspace.take<ExpertId>(std::min<std::int64_t>(shape.experts, assignments));
   }
 
