@@ -37,7 +37,7 @@ concept WeightElement = std::same_as<T, float> || std::same_as<T, bf16> || std::
 /// Groups tokens by expert, leases wave after wave, runs the experts, combines in rank order. Bytes of `y` depend on
 /// x, routing and weights alone (and the processor's instruction set), never on residency, waves or threads.
 /// T is the type of the weights; x and y are float. Records are laid out by `ExpertLayout`. Thread-compatible; the
-/// store is shared. With `Where` = Tier::device, all calls return Errc::device unless sida was built with CUDA.
+/// store is shared. With `Where` = Tier::device, all calls return Errc::device: that layer is `cuda::MoeLayer`.
 template <WeightElement T, Tier Where, Router R>
 class MoeLayer {
  public:
@@ -80,7 +80,9 @@ class MoeLayer {
   MoeShape const& shape() const noexcept { return shape_; }
 
  private:
-  static Status no_device() { return {Errc::device, "MoE layer on a device: sida was built without CUDA"}; }
+  static Status no_device() {
+    return {Errc::device, "MoE layer on a device: that is sida::cuda::MoeLayer, of sida/cuda/moe_layer.hpp"};
+  }
 
   MoeShape shape_;
   ExpertStore* store_;
