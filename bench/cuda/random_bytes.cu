@@ -51,7 +51,7 @@ void fill_random(std::span<std::byte> bytes, cudaStream_t stream) {
 }
 
 void fill_random_numbers(std::span<std::byte> bytes, Dtype dtype, cudaStream_t stream) {
-  must(cuda::kernels::with_type(dtype, [&]<class T>(T) {
+  must(with_element(dtype, [&]<class T>(T) {
     return launch(stream, 1024, 256, random_numbers<T>, reinterpret_cast<T*>(bytes.data()), bytes.size() / sizeof(T));
   }));
 }

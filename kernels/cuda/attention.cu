@@ -95,8 +95,8 @@ __global__ void __launch_bounds__(kQueries* kWarp) attention_kernel(Attention co
 cudaError_t attention(cudaStream_t stream, Dtype dtype, Attention const& args) {
   dim3 const grid(blocks_for(args.longest, kQueries), static_cast<unsigned>(args.heads),
                   static_cast<unsigned>(args.sequences));
-  return with_type(dtype,
-                   [&]<class T>(T) { return launch(stream, grid, kQueries * kWarp, attention_kernel<T>, args); });
+  return with_element(dtype,
+                      [&]<class T>(T) { return launch(stream, grid, kQueries * kWarp, attention_kernel<T>, args); });
 }
 
 }  // namespace sida::inline v0::cuda::kernels

@@ -144,17 +144,6 @@ cudaError_t launch_early(cudaStream_t stream, dim3 grid, Block block, void (*ker
   return detail::launch(stream, grid, block, starts_early(), kernel, arguments...);
 }
 
-/// Calls `f` with a value of the C++ type that `dtype` names.
-template <class F>
-cudaError_t with_type(Dtype dtype, F const& f) {
-  switch (dtype) {
-    case Dtype::f32: return f(float{});
-    case Dtype::f16: return f(fp16{});
-    case Dtype::bf16: return f(bf16{});
-  }
-  return cudaErrorInvalidValue;
-}
-
 constexpr unsigned blocks_for(std::int64_t items, std::int64_t per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
 }

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kTile* kTile)
 cudaError_t gemm_any(cudaStream_t stream, Dtype dtype, void const* x, std::int64_t x_stride, void const* w, float* y,
                      std::int64_t y_stride, std::int64_t m, std::int64_t n, std::int64_t k, bool adds) {
   dim3 const grid(blocks_for(n, kTile), blocks_for(m, kTile));
-  return with_type(dtype, [&]<class T>(T) {
+  return with_element(dtype, [&]<class T>(T) {
     return launch(stream, grid, kTile * kTile, gemm_any_kernel<T>, static_cast<T const*>(x), x_stride,
                   static_cast<T const*>(w), y, y_stride, m, n, k, adds);
   });

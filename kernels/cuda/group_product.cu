@@ -161,7 +161,7 @@ cudaError_t group_hidden(cudaStream_t stream, GroupShape const& shape, std::span
     cudaError_t const error = skinny_mma(stream, shape, groups, x, y, product);
     return error == cudaSuccess ? tiled_mma(stream, shape, groups, x, y, product) : error;
   }
-  return with_type(shape.dtype, [&]<class T>(T) { return run<T, true>(stream, shape, groups, x, y); });
+  return with_element(shape.dtype, [&]<class T>(T) { return run<T, true>(stream, shape, groups, x, y); });
 }
 
 cudaError_t group_output(cudaStream_t stream, GroupShape const& shape, std::span<RowGroup const> groups, void const* x,
@@ -170,7 +170,7 @@ cudaError_t group_output(cudaStream_t stream, GroupShape const& shape, std::span
     cudaError_t const error = skinny_mma(stream, shape, groups, x, y, Product::output);
     return error == cudaSuccess ? tiled_mma(stream, shape, groups, x, y, Product::output) : error;
   }
-  return with_type(shape.dtype, [&]<class T>(T) { return run<T, false>(stream, shape, groups, x, y); });
+  return with_element(shape.dtype, [&]<class T>(T) { return run<T, false>(stream, shape, groups, x, y); });
 }
 
 }  // namespace sida::inline v0::cuda::kernels

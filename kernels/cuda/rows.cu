@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kThreads)
 
 cudaError_t activate(cudaStream_t stream, FfnKind kind, Dtype dtype, float const* h, float const* up, void* out,
                      std::int64_t out_stride, std::int64_t rows, std::int64_t cols) {
-  return with_type(dtype, [&]<class T>(T) {
+  return with_element(dtype, [&]<class T>(T) {
     return launch(stream, row_grid(rows, cols), kThreads, activate_kernel<T>, kind, h, up, static_cast<T*>(out),
                   out_stride, cols);
   });
@@ -156,7 +156,7 @@ cudaError_t activate(cudaStream_t stream, FfnKind kind, Dtype dtype, float const
 cudaError_t gather_rows(cudaStream_t stream, Dtype dtype, float const* x, std::int64_t x_stride, RowOrder const& order,
                         void* out, std::int64_t out_stride, std::int64_t cols) {
   dim3 const grid = row_grid(order.rows, cols);
-  return with_type(dtype, [&]<class T>(T) {
+  return with_element(dtype, [&]<class T>(T) {
     if (order.on_device != nullptr) {
       return launch_early(stream, grid, kThreads, gather_kernel<T, std::uint32_t const*>, x, x_stride, order.on_device,
                           order.k, static_cast<T*>(out), out_stride, cols);
@@ -170,7 +170,7 @@ cudaError_t gather_rows(cudaStream_t stream, Dtype dtype, float const* x, std::i
 
 cudaError_t narrow_rows(cudaStream_t stream, Dtype dtype, float const* x, void* out, std::int64_t out_stride,
                         std::int64_t rows, std::int64_t cols) {
-  return with_type(dtype, [&]<class T>(T) {
+  return with_element(dtype, [&]<class T>(T) {
     return launch(stream, row_grid(rows, cols), kThreads, narrow_kernel<T>, x, static_cast<T*>(out), out_stride, cols);
   });
 }
@@ -196,7 +196,7 @@ cudaError_t combine(cudaStream_t stream, CombineRouting const& routing, float co
 
 cudaError_t embed(cudaStream_t stream, Dtype dtype, void const* table, std::int32_t const* ids, float* out,
                   std::int64_t tokens, std::int64_t cols) {
-  return with_type(dtype, [&]<class T>(T) {
+  return with_element(dtype, [&]<class T>(T) {
     return launch(stream, row_grid(tokens, cols), kThreads, embed_kernel<T>, static_cast<T const*>(table), ids, out,
                   cols);
   });
@@ -214,7 +214,7 @@ cudaError_t mean_rows(cudaStream_t stream, float const* x, std::uint32_t const* 
 
 cudaError_t rms_norm(cudaStream_t stream, Dtype dtype, float const* x, float const* weight, float epsilon, float* y,
                      void* narrow, std::int64_t narrow_stride, std::int64_t rows, std::int64_t cols) {
-  return with_type(dtype, [&]<class T>(T) {
+  return with_element(dtype, [&]<class T>(T) {
     return launch(stream, static_cast<unsigned>(rows), kThreads, rms_norm_kernel<T>, x, weight, epsilon, y,
                   static_cast<T*>(narrow), narrow_stride, cols);
   });

@@ -62,13 +62,16 @@ void add_serve_options(CLI::App& app, ServeOptions& options) {
   add_path(app, "--model", options.model, "Checkpoint folder in Hugging Face's form, or packed container FILE.sida")
       ->type_name("PATH")
       ->required();
-  add_choice(app, "--device", options.device, kDevices, "What computes: the CPU, or the first GPU");
+  auto* const device =
+      add_choice(app, "--device", options.device, kDevices, "What computes: the CPU, or the first GPU");
   add_budget(app, "--budget", options.budget,
              "Most bytes of experts in host memory, resident or on their way: a share of all experts (20%), a size "
              "(512MiB, 2GB) or a number of bytes");
-  add_budget(app, "--device-budget", options.device_budget, "With --device cuda, the same for GPU memory");
+  add_budget(app, "--device-budget", options.device_budget, "With --device cuda, the same for GPU memory")
+      ->needs(device);
   app.add_flag("--preload", options.preloads,
-               "With --device cuda, fill host memory with experts before the first batch, as many as its budget holds");
+               "With --device cuda, fill host memory with experts before the first batch, as many as its budget holds")
+      ->needs(device);
   add_choice(app, "--policy", options.policy, policy_words(), "Which expert leaves when another needs its slot");
   add_prefetch_depth(app, options.prefetch_depth);
   add_number(app, "--threads", options.threads, {1, kMaxThreads}, "Compute threads");

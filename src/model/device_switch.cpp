@@ -62,19 +62,10 @@ class DeviceSwitch final : public SwitchCompute {
     MoeShape const shape{layer,           config_.num_experts, options_.experts_per_token, config_.activation,
                          config_.d_model, config_.d_ff};
     SwitchRouter const router(options_.capacity_rule, options_.expert_capacity.value_or(config_.expert_capacity));
-    switch (expert_dtype_) {
-      case Dtype::f16: {
-        cuda::MoeLayer<fp16, SwitchRouter> moe(shape, store_, router);
-        return f(moe);
-      }
-      case Dtype::bf16: {
-        cuda::MoeLayer<bf16, SwitchRouter> moe(shape, store_, router);
-        return f(moe);
-      }
-      case Dtype::f32: break;
-    }
-    cuda::MoeLayer<float, SwitchRouter> moe(shape, store_, router);
-    return f(moe);
+    return with_element(expert_dtype_, [&]<class T>(T) {
+      cuda::MoeLayer<T, SwitchRouter> moe(shape, store_, router);
+      return f(moe);
+    });
   }
   cuda::MoeContext moe_context(std::uint32_t layer, DeviceSwitchBuffers& at, PlanPosition position) const {
     return {*at.gemm, resources_.stream, at.moe_workspace, at.moe_pinned[layer], position};

@@ -48,19 +48,10 @@ class HostSwitch final : public SwitchCompute {
     MoeShape const shape{layer,           config_.num_experts, options_.experts_per_token, config_.activation,
                          config_.d_model, config_.d_ff};
     SwitchRouter const router(options_.capacity_rule, options_.expert_capacity.value_or(config_.expert_capacity));
-    switch (expert_dtype_) {
-      case Dtype::f16: {
-        MoeLayer<fp16, Tier::host, SwitchRouter> moe(shape, store_, router, options_.isa);
-        return f(moe);
-      }
-      case Dtype::bf16: {
-        MoeLayer<bf16, Tier::host, SwitchRouter> moe(shape, store_, router, options_.isa);
-        return f(moe);
-      }
-      case Dtype::f32: break;
-    }
-    MoeLayer<float, Tier::host, SwitchRouter> moe(shape, store_, router, options_.isa);
-    return f(moe);
+    return with_element(expert_dtype_, [&]<class T>(T) {
+      MoeLayer<T, Tier::host, SwitchRouter> moe(shape, store_, router, options_.isa);
+      return f(moe);
+    });
   }
 
   Status run_attention(SwitchBatch& batch, ThreadPool& pool, SwitchBlockWeights const& block) const;

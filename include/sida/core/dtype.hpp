@@ -68,4 +68,15 @@ inline constexpr Dtype dtype_of<bf16> = Dtype::bf16;
 template <>
 inline constexpr Dtype dtype_of<fp16> = Dtype::f16;
 
+/// Calls `f` with a value of the C++ type that `dtype` names.
+template <class F>
+decltype(auto) with_element(Dtype dtype, F const& f) {
+  switch (dtype) {
+    case Dtype::f16: return f(fp16{});
+    case Dtype::bf16: return f(bf16{});
+    case Dtype::f32: break;
+  }
+  return f(float{});
+}
+
 }  // namespace sida::inline v0
