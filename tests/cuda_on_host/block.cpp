@@ -56,10 +56,10 @@ struct Warp {
 
 [[noreturn, gnu::noinline]] void jump(void** to) { __builtin_longjmp(to, 1); }
 
-// Its frame is left and entered behind the compiler's back.
-[[gnu::noinline, gnu::no_sanitize("address", "undefined")]] void switch_fiber(Fiber& from, Fiber& to,
-                                                                              ucontext_t* entry) {
-  if (has_asan()) __sanitizer_start_switch_fiber(&from.asan_stack, to.stack, to.stack_bytes);
+// Its frame is left and entered behind the compiler's back. `is_last`: `from` is never entered again.
+[[gnu::noinline, gnu::no_sanitize("address", "undefined")]] void switch_fiber(Fiber& from, Fiber& to, ucontext_t* entry,
+                                                                              bool is_last = false) {
+  if (has_asan()) __sanitizer_start_switch_fiber(is_last ? nullptr : &from.asan_stack, to.stack, to.stack_bytes);
   if (has_tsan()) __tsan_switch_to_fiber(to.tsan, __tsan_switch_to_fiber_no_sync);
   if (__builtin_setjmp(from.jump) == 0) {
     if (to.started) jump(to.jump);
@@ -240,7 +240,9 @@ class Runner {
       home.stack = stack;
       home.stack_bytes = bytes;
     }
-    for (;;) current_runner->run_lane();
+    while (!current_runner->is_over_) current_runner->run_lane();
+    switch_fiber(current_runner->lane_->fiber, current_runner->home_, nullptr, true);
+    std::abort();  // nobody comes back
   }
   void run_lane() {
     begun_.acquire();
@@ -269,7 +271,13 @@ class Runner {
     if (has_tsan()) fiber.tsan = __tsan_create_fiber(0);
     lanes_.push_back(std::move(lane));
   }
+  /// AddressSanitizer keeps a copy of a fiber's stack until the fiber itself leaves for good; one amid a kernel can't.
   void drop_lanes() {
+    is_over_ = has_asan();
+    for (unsigned i = 0; i < lanes_.size() && is_over_; ++i) {
+      if (lanes_[i]->fiber.started && lanes_[i]->state == State::done) enter(i, home_);
+    }
+    is_over_ = false;
     for (auto const& lane : lanes_) {
       if (has_asan()) __asan_unpoison_memory_region(lane->fiber.stack, kStackBytes);
       if (has_tsan()) __tsan_destroy_fiber(lane->fiber.tsan);
@@ -294,6 +302,7 @@ class Runner {
   Fiber home_;
   Launch* launch_ = nullptr;
   char const* why_ = nullptr;
+  bool is_over_ = false;
   uint3 block_{};
   unsigned lanes_in_block_ = 0, at_barrier_ = 0, done_ = 0;
   unsigned index_ = 0;    // of the lane that runs
