@@ -110,7 +110,6 @@ Status HostSwitch::run_attention(SwitchBatch& batch, ThreadPool& pool, SwitchBlo
   LinearJob const projections[] = {{block.q, at.q}, {block.k, at.k}, {block.v, at.v}};
   run_linear(pool, options_.isa, at.normed, projections);
   model_detail::run_attention(pool, args, scratch);
-  if (options_.stop.stop_requested()) return {Errc::cancelled, "Switch encoder: stopped"};
   LinearJob const output[] = {{block.o, at.normed}};
   run_linear(pool, options_.isa, at.context, output, [&](LinearBlock const& y) { add_to(at.residual, y); });
   return {};

@@ -1,26 +1,39 @@
 #include "sida/model/switch_encoder.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "model/stopping_pool.hpp"
 #include "model/switch_compute.hpp"
 #include "model/switch_state.hpp"
 #include "sida/detail/try.hpp"
 
 namespace sida::inline v0 {
+namespace {
+
+/// Unlike an address, never used again. 0 is nobody's.
+std::uint64_t next_encoder_number() noexcept {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
+}  // namespace
 
 struct SwitchEncoder::Impl {
   using StateImpl = State::Impl;
   using Turn = StateImpl::Turn;
 
+  std::uint64_t number = next_encoder_number();
   SwitchConfig config;
   SwitchOptions options;
   std::unique_ptr<model_detail::SwitchCompute> compute;
 
   Result<StateImpl*> at(State& state, Turn turn, std::uint32_t layer, std::string_view step) const;
-  Status run_blocks(StateImpl& now, ThreadPool& pool, std::uint32_t last) const;
+  template <class Step>
+  Status unless_stopped(StateImpl& now, ThreadPool& pool, Step const& step) const;
 };
 
 /// The state, when it holds a batch of this encoder and it is the step's turn.
@@ -28,7 +41,7 @@ Result<SwitchEncoder::State::Impl*> SwitchEncoder::Impl::at(State& state, Turn t
                                                             std::string_view step) const {
   StateImpl* const impl = state.impl_.get();
   std::string const what = "Switch encoder: " + std::string(step);
-  if (impl == nullptr || impl->turn == Turn::none || impl->owner != this) {
+  if (impl == nullptr || impl->turn == Turn::none || impl->owner != number) {
     return Error(Errc::invalid_argument, what + " on a state without a batch of this encoder");
   }
   if (impl->turn == turn && impl->layer == layer) return impl;
@@ -43,11 +56,14 @@ Result<SwitchEncoder::State::Impl*> SwitchEncoder::Impl::at(State& state, Turn t
                what + (names_layer ? " of MoE layer " + std::to_string(layer) : "") + " out of turn: next is " + next);
 }
 
-/// A batch that was stopped halfway is no batch any more.
-Status SwitchEncoder::Impl::run_blocks(StateImpl& now, ThreadPool& pool, std::uint32_t last) const {
-  Status status = compute->run_blocks(now.batch, pool, last);
-  if (status.code() == Errc::cancelled) now.turn = Turn::none;
-  return status;
+/// Runs `step` on the pool's threads. A batch that was stopped halfway is no batch any more.
+template <class Step>
+Status SwitchEncoder::Impl::unless_stopped(StateImpl& now, ThreadPool& pool, Step const& step) const {
+  model_detail::StoppingPool stopping(pool, options.stop);
+  Status status = step(stopping);
+  if (!options.stop.stop_requested()) return status;
+  now.turn = Turn::none;
+  return {Errc::cancelled, "Switch encoder: stopped"};
 }
 
 SwitchEncoder::SwitchEncoder(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
@@ -116,7 +132,7 @@ Status SwitchEncoder::begin(TokenBatch const& batch, State& state) const {
   if (state.impl_ == nullptr) state.impl_ = std::make_unique<State::Impl>();
   State::Impl& next = *state.impl_;
   next.turn = Impl::Turn::none;
-  if (next.owner != impl_.get()) next.batch.buffers.reset();  // another encoder's may be of other memory
+  if (next.owner != impl_->number) next.batch.buffers.reset();  // another encoder's may be of other memory
   SIDA_TRY(model_detail::check_batch(batch, impl_->config.vocab_size));
   auto& offsets = next.batch.offsets;
   next.batch.ids = batch.ids;
@@ -128,7 +144,7 @@ Status SwitchEncoder::begin(TokenBatch const& batch, State& state) const {
   }
   next.batch.block = 0;
   next.batch.routing.resize(next.batch.tokens, impl_->options.experts_per_token);
-  next.owner = impl_.get();
+  next.owner = impl_->number;
   SIDA_TRY(impl_->compute->begin(next.batch));
   next.layer = 0;
   next.is_fresh = true;
@@ -150,7 +166,8 @@ Status SwitchEncoder::run_to(std::uint32_t layer, State& state, ThreadPool& pool
   std::uint32_t sparse = now->batch.block;
   while (!impl_->config.is_sparse(sparse)) ++sparse;
   now->is_fresh = false;
-  SIDA_TRY(impl_->run_blocks(*now, pool, sparse + 1));
+  SIDA_TRY(impl_->unless_stopped(
+      *now, pool, [&](ThreadPool& stopping) { return impl_->compute->run_blocks(now->batch, stopping, sparse + 1); }));
   auto const routing = now->batch.routing.view();
   std::fill_n(routing.experts.data, now->batch.tokens * routing.k(), kNoExpert);
   std::fill_n(routing.weights.data, now->batch.tokens * routing.k(), 0.0F);
@@ -163,7 +180,8 @@ Status SwitchEncoder::route(std::uint32_t layer, State& state, ThreadPool& pool)
   if (impl_->options.routing == SwitchRouting::given) {
     return {Errc::invalid_argument, "Switch encoder: route, but the routing is given"};
   }
-  return impl_->compute->route(layer, now->batch, pool);
+  return impl_->unless_stopped(
+      *now, pool, [&](ThreadPool& stopping) { return impl_->compute->route(layer, now->batch, stopping); });
 }
 
 Routing<> SwitchEncoder::routing(State& state) const noexcept {
@@ -172,7 +190,9 @@ Routing<> SwitchEncoder::routing(State& state) const noexcept {
 
 Status SwitchEncoder::run_moe(std::uint32_t layer, State& state, ThreadPool& pool, PlanPosition position) const {
   SIDA_TRY_ASSIGN(auto* const now, impl_->at(state, Impl::Turn::moe, layer, "run_moe"));
-  SIDA_TRY(impl_->compute->run_moe(layer, now->batch, pool, position));
+  SIDA_TRY(impl_->unless_stopped(*now, pool, [&](ThreadPool& stopping) {
+    return impl_->compute->run_moe(layer, now->batch, stopping, position);
+  }));
   ++now->layer;
   now->turn = Impl::Turn::run_to;
   return {};
@@ -181,8 +201,11 @@ Status SwitchEncoder::run_moe(std::uint32_t layer, State& state, ThreadPool& poo
 Status SwitchEncoder::finish(State& state, ThreadPool& pool) const {
   SIDA_TRY_ASSIGN(auto* const now, impl_->at(state, Impl::Turn::run_to, moe_layers(), "finish"));
   now->is_fresh = false;
-  SIDA_TRY(impl_->run_blocks(*now, pool, impl_->config.num_layers));
-  SIDA_TRY(impl_->compute->finish(now->batch, pool));
+  auto const rest = [&](ThreadPool& stopping) -> Status {
+    SIDA_TRY(impl_->compute->run_blocks(now->batch, stopping, impl_->config.num_layers));
+    return impl_->compute->finish(now->batch, stopping);
+  };
+  SIDA_TRY(impl_->unless_stopped(*now, pool, rest));
   now->turn = Impl::Turn::done;
   return {};
 }

@@ -18,7 +18,7 @@ struct SwitchEncoder::State::Impl {
     done,    // outputs are there
   };
 
-  void const* owner = nullptr;  // the encoder that began the batch
+  std::uint64_t owner = 0;  // number of the encoder that began the batch
   Turn turn = Turn::none;
   bool is_fresh = false;    // nothing was run since `begin`
   std::uint32_t layer = 0;  // MoE layer that is next

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -11,6 +12,7 @@
 
 #include <gtest/gtest.h>
 
+#include "model/stopping_pool.hpp"
 #include "sida/runtime/stepping_model.hpp"
 #include "tests/model/encoder_fixture.hpp"
 #include "tests/model/random_checkpoint.hpp"
@@ -48,14 +50,77 @@ TEST_F(SwitchEncoderTest, GivesTheSameBytesOnAnyNumberOfThreads) {
   }
 }
 
-TEST_F(SwitchEncoderTest, StopsWithinAStepAndHasNoBatchThen) {
+/// Requests a stop when its `last`-th task has run.
+class StoppedPool final : public ThreadPool {
+ public:
+  StoppedPool(std::stop_source& source, int last) : source_(source), left_(last) {}
+  std::size_t concurrency() const noexcept override { return 1; }
+  void run(std::size_t tasks, TaskRef task) override {
+    for (std::size_t i = 0; i < tasks; ++i) {
+      task(i);
+      if (--left_ == 0) source_.request_stop();
+    }
+  }
+
+ private:
+  std::stop_source& source_;
+  int left_;
+};
+
+TEST_F(SwitchEncoderTest, StopsWithinAnyStepAndHasNoBatchThen) {
+  LoadedEncoder all(folder_.path());
+  std::string const expected = outputs(*all.encoder, batch(1), pool_);
+  int last = 1;
+  for (bool finished = false; !finished; last += 1 + last / 16) {
+    std::stop_source source;
+    LoadedEncoder loaded(folder_.path(), 0, {.stop = source.get_token()});
+    SwitchEncoder& encoder = *loaded.encoder;
+    StoppedPool pool(source, last);
+    SwitchEncoder::State state;
+    must(encoder.begin(batch(1), state));
+    Status status;
+    for (std::uint32_t layer = 0; status && layer < encoder.moe_layers(); ++layer) {
+      status = encoder.run_to(layer, state, pool);
+      if (status) status = encoder.route(layer, state, pool);
+      if (status) status = encoder.run_moe(layer, state, pool, {});
+    }
+    if (status) status = encoder.finish(state, pool);
+    finished = static_cast<bool>(status);
+    if (finished) {
+      EXPECT_EQ(output_bytes(state), expected);
+    } else {
+      ASSERT_EQ(status.code(), Errc::cancelled) << last;
+      EXPECT_EQ(encoder.finish(state, pool_).code(), Errc::invalid_argument);
+      EXPECT_EQ(state.logits().rows, 0);
+    }
+  }
+  EXPECT_GT(last, 50);  // each of the steps was stopped
+}
+
+TEST_F(SwitchEncoderTest, LeavesOutTheWorkOfAStepAfterAStop) {
   std::stop_source source;
-  LoadedEncoder loaded(folder_.path(), 0, {.stop = source.get_token()});
+  InlinePool pool;
+  model_detail::StoppingPool stopping(pool, source.get_token());
+  int ran = 0;
+  auto const task = [&](std::size_t i) {
+    ++ran;
+    if (i == 3) source.request_stop();
+  };
+  stopping.run(10, task);
+  EXPECT_EQ(ran, 4);
+  stopping.run(10, task);
+  EXPECT_EQ(ran, 4);
+}
+
+TEST_F(SwitchEncoderTest, TellsABatchOfAnEncoderThatIsGone) {
   SwitchEncoder::State state;
-  must(loaded.encoder->begin(batch(1), state));
-  source.request_stop();
-  EXPECT_EQ(loaded.encoder->run_to(0, state, pool_).code(), Errc::cancelled);
-  EXPECT_EQ(loaded.encoder->run_to(0, state, pool_).code(), Errc::invalid_argument);
+  auto first = std::make_unique<LoadedEncoder>(folder_.path());
+  must(first->encoder->begin(batch(1), state));
+  for (int i = 0; i < 20; ++i) {  // of which some are where the first was
+    first.reset();
+    first = std::make_unique<LoadedEncoder>(folder_.path());
+    EXPECT_EQ(first->encoder->run_to(0, state, pool_).code(), Errc::invalid_argument);
+  }
 }
 
 TEST_F(SwitchEncoderTest, GivesTheSameBytesUnderAnyBudget) {

@@ -38,8 +38,8 @@ struct SwitchOptions {
   std::optional<std::int64_t> expert_capacity = {};  ///< in place of the config's
   CpuIsa isa = best_cpu_isa();
   bool outputs_hidden = true;  ///< whether `State::hidden` is wanted: a GPU copies it for each batch otherwise in vain
-  /// Ends a long batch early: on a CPU, `run_to` and `finish` ask it while they run, and return `cancelled`. The state
-  /// has no batch then.
+  /// Ends a long batch early: a step returns `cancelled`, and the state has no batch then. On a CPU it is asked within
+  /// each step, many times a second; on a GPU once a step.
   std::stop_token stop = {};
 };
 
