@@ -182,17 +182,15 @@ void DeviceTier::release(std::span<LeasedExpert const> wave, StreamRef reader) n
 }
 
 void DeviceTier::close() noexcept {
-  FillQueue abandoned;
   {
     std::lock_guard const lock(mutex_);
     stop_ = true;
-    std::swap(abandoned, waiting_);
   }
   work_.notify_all();
   for (Copier& copier : copiers_) {
     if (copier.thread.joinable()) copier.thread.join();
   }
-  if (listener_ != nullptr) abandoned.abandon(*listener_);
+  if (listener_ != nullptr) waiting_.abandon(*listener_);  // the queue is now nobody else's
   std::lock_guard const lock(mutex_);
   events_.wait_for_all();  // the arena must outlive its readers
 }

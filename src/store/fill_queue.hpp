@@ -21,6 +21,7 @@ class FillQueue {
     auto const found = std::ranges::find(prefetches_, ticket, &FillRequest::ticket);
     if (found == prefetches_.end()) return;
     demands_.push_back(*found);
+    demands_.back().urgency = FillUrgency::demand;
     prefetches_.erase(found);
   }
   bool has_demand() const noexcept { return !demands_.empty(); }
@@ -32,12 +33,9 @@ class FillQueue {
     queue.pop_front();
     return request;
   }
-  /// Tells `listener` that what is left was cancelled.
+  /// Tells `listener` that what is left was cancelled. Takes no memory.
   void abandon(FillListener& listener) {
-    for (auto* const queue : {&demands_, &prefetches_}) {
-      for (auto const& request : *queue) listener.on_filled(request.ticket, Status(Errc::cancelled, "closed"));
-      queue->clear();
-    }
+    while (has_demand() || has_prefetch()) listener.on_filled(pop().ticket, Status(Errc::cancelled, "closed"));
   }
 
  private:

@@ -63,16 +63,14 @@ class HostTier final : public FastTier {
   void release(std::span<LeasedExpert const>, StreamRef) noexcept override {}
 
   void close() noexcept override {
-    FillQueue abandoned;
     {
       std::lock_guard const lock(mutex_);
       stop_ = true;
-      std::swap(abandoned, waiting_);
     }
     work_.notify_all();
     for (auto& thread : threads_) thread.join();
     threads_.clear();
-    if (listener_ != nullptr) abandoned.abandon(*listener_);
+    if (listener_ != nullptr) waiting_.abandon(*listener_);  // the queue is now nobody else's
   }
 
  private:

@@ -182,6 +182,13 @@ TEST_P(MemoryFaults, AWaveIsReleasedWithoutMemory) {
   }
 }
 
+TEST_P(MemoryFaults, AStoreGoesWithoutMemory) {
+  std::vector<std::vector<ExpertId>> const events = {{{0, 5}, {0, 6}}, {{0, 7}}, {{0, 8}}};
+  ASSERT_TRUE(store->submit_plan(events));  // fills are waiting
+  AllocationsLeft const none(0);
+  store.reset();
+}
+
 INSTANTIATE_TEST_SUITE_P(Policies, MemoryFaults,
                          ::testing::Values(PolicyKind::lru, PolicyKind::lfru, PolicyKind::next_use),
                          [](auto const& suite) {
