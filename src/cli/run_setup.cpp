@@ -98,7 +98,10 @@ Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& optio
   }
   SIDA_TRY(served->open_stores(options));
   SIDA_TRY(served->load_encoder(options));
-  if (served->host_store && options.preloads) SIDA_TRY(served->preload());
+  if (served->host_store && options.preloads) {
+    std::stop_callback const on_stop(options.stop, [&] { served->host_store->cancel(); });
+    SIDA_TRY(served->preload());
+  }
   if (options.threads == 1) {
     served->pool = std::make_unique<InlinePool>();
   } else {
