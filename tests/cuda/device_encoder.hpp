@@ -11,7 +11,16 @@
 
 namespace sida::testing {
 
-/// An encoder on a GPU, and its stores. `slots` 0: room for all experts.
+/// Slots 0: room for all experts.
+struct DeviceSetup {
+  std::uint64_t slots = 0;
+  std::uint64_t host_slots = 0;
+  PolicyKind policy = PolicyKind::lfru;
+  std::uint32_t prefetch_depth = StoreOptions{}.prefetch_depth;
+  bool host_is_pinned = true;
+};
+
+/// An encoder on a GPU, and its stores.
 struct DeviceEncoder {
   SwitchCheckpoint checkpoint;
   HostMemory host_memory;
@@ -23,17 +32,18 @@ struct DeviceEncoder {
   std::unique_ptr<ExpertStore> store;
   std::unique_ptr<SwitchEncoder> encoder;
 
-  explicit DeviceEncoder(std::string const& path, std::uint64_t slots = 0, std::uint64_t host_slots = 0,
-                         SwitchOptions const& options = {}, PolicyKind policy = PolicyKind::lfru)
+  explicit DeviceEncoder(std::string const& path, DeviceSetup const& setup = {}, SwitchOptions const& options = {})
       : checkpoint(value_of(open_switch_checkpoint(path, ReadPath::pread))) {
     auto const budget = [&](std::uint64_t count) {
       return slot_bytes_for(checkpoint.layout.size_bytes) * (count == 0 ? checkpoint.expert_count() : count);
     };
-    host_store = value_of(ExpertStore::open(*checkpoint.experts, make_host_tier(checkpoint.experts, pinned, 2),
-                                            {.budget_bytes = budget(host_slots), .policy = policy}));
-    store =
-        value_of(ExpertStore::open(*checkpoint.experts, cuda::make_device_tier(*host_store, device, {.poison = true}),
-                                   {.budget_bytes = budget(slots), .policy = policy}));
+    MemoryResource& memory = setup.host_is_pinned ? static_cast<MemoryResource&>(pinned) : host_memory;
+    host_store = value_of(ExpertStore::open(*checkpoint.experts, make_host_tier(checkpoint.experts, memory, 2),
+                                            {.budget_bytes = budget(setup.host_slots), .policy = setup.policy}));
+    auto tier = cuda::make_device_tier(*host_store, device, {.host_is_pinned = setup.host_is_pinned, .poison = true});
+    store = value_of(ExpertStore::open(
+        *checkpoint.experts, std::move(tier),
+        {.budget_bytes = budget(setup.slots), .policy = setup.policy, .prefetch_depth = setup.prefetch_depth}));
     encoder = value_of(cuda::load_switch_encoder(
         checkpoint, *store, options,
         {.stream = stream.get(), .blas = blas.get(), .device = device, .pinned = pinned, .host = host_memory}));

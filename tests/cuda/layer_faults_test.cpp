@@ -73,8 +73,9 @@ struct Engine {
         {.budget_bytes = 2 * slot}));
   }
 
+  /// Queues what one event takes.
   template <class T>
-  std::string run(Inputs& in, std::uint32_t event, PlanPosition position) {
+  void start(Inputs& in, std::uint32_t event, PlanPosition position) {
     cuda::MoeLayer<T, TopKSoftmaxRouter> layer(in.shape, *store,
                                                TopKSoftmaxRouter(1, TopKSoftmaxRouter::Weights::as_softmax));
     if (workspace.size_bytes() == 0) {
@@ -91,6 +92,10 @@ struct Engine {
                       .workspace = workspace.bytes(),
                       .pinned = lent.bytes(),
                       .position = position}));
+  }
+  template <class T>
+  std::string run(Inputs& in, std::uint32_t event, PlanPosition position) {
+    start<T>(in, event, position);
     std::string bytes(y.size_bytes(), '\0');
     must(stream.synchronize());
     must(cudaMemcpy(bytes.data(), y.bytes().data(), bytes.size(), cudaMemcpyDeviceToHost));
@@ -111,6 +116,19 @@ test::Outcome scenario(Inputs& in, bool host_is_pinned) {
   return outcome;
 }
 
+/// Everything goes while copies ahead and a layer's kernels are under way.
+test::Outcome left_early(Inputs& in) {
+  cuda_on_host::set({.shuffle = 7});
+  test::Outcome outcome;
+  std::unique_ptr<Engine> engine;
+  retried(outcome, [&] { engine = std::make_unique<Engine>(in, true); });
+  static_cast<void>(take(engine->store->submit_plan(in.plan)));
+  retried(outcome, [&] { engine->start<bf16>(in, 0, {}); });
+  static_cast<void>(take(engine->store->submit_plan(in.plan)));
+  engine.reset();
+  return outcome;
+}
+
 TEST(CudaLayerFaults, EveryCallMayFailWithTensorCores) {
   Inputs in(Dtype::bf16);
   test::fail_every_call([&] { return scenario<bf16>(in, true); });
@@ -118,6 +136,10 @@ TEST(CudaLayerFaults, EveryCallMayFailWithTensorCores) {
 TEST(CudaLayerFaults, EveryCallMayFailWithCublasAndMemoryThatIsNotPinned) {
   Inputs in(Dtype::f32);
   test::fail_every_call([&] { return scenario<float>(in, false); });
+}
+TEST(CudaLayerFaults, EveryCallMayFailWhereAllIsLeftUnderWay) {
+  Inputs in(Dtype::bf16);
+  test::fail_every_call([&] { return left_early(in); });
 }
 
 }  // namespace

@@ -41,7 +41,9 @@ TEST_F(CudaModelFaults, EveryCallMayFail) {
   test::fail_every_call([&] {
     test::Outcome outcome;
     std::unique_ptr<DeviceEncoder> gpu;
-    retried(outcome, [&] { gpu = std::make_unique<DeviceEncoder>(folder_.path(), 2, 3); });
+    retried(outcome, [&] {
+      gpu = std::make_unique<DeviceEncoder>(folder_.path(), testing::DeviceSetup{.slots = 2, .host_slots = 3});
+    });
     SwitchEncoder::State state;
     retried(outcome, [&] {
       testing::run_batch(*gpu->encoder, batch, state, pool_);
@@ -57,7 +59,7 @@ TEST_F(CudaModelFaults, EveryCallMayFail) {
 TEST_F(CudaModelFaults, AWarmBatchMakesNothing) {
   write();
   for (std::uint64_t const slots : {0, 4}) {  // all experts, and 20 % of them
-    DeviceEncoder gpu(folder_.path(), slots);
+    DeviceEncoder gpu(folder_.path(), {.slots = slots});
     SwitchEncoder::State state;
     auto const batch = testing::random_batch({3, 5}, config_.vocab_size, 3);
     testing::run_batch(*gpu.encoder, batch, state, pool_);

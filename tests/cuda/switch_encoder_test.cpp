@@ -37,7 +37,7 @@ class CudaSwitchEncoder : public test::DeviceTest {
     testing::TempDir const folder;
     testing::write_checkpoint(folder, config, testing::random_tensors(config, dense, experts));
     testing::LoadedEncoder cpu(folder.path(), 0, options);
-    DeviceEncoder gpu(folder.path(), 2, 0, options);
+    DeviceEncoder gpu(folder.path(), {.slots = 2}, options);
     TokenBatch const batch = testing::random_batch(
         kIsOnHost ? std::vector<std::size_t>{3, 1, 33} : std::vector<std::size_t>{7, 1, 66, 20, 129}, config.vocab_size,
         3);
@@ -112,7 +112,7 @@ TEST_F(CudaSwitchEncoder, BytesDoNotDependOnBudgetsPoliciesOrEarlierBatches) {
   for (std::uint64_t const slots : kIsOnHost ? Slots{1, 0} : Slots{1, 2, 5, 0}) {
     for (std::uint64_t const host_slots : kIsOnHost ? Slots{1, 0} : Slots{1, 4, 0}) {
       for (PolicyKind const policy : policies) {
-        DeviceEncoder gpu(folder.path(), slots, host_slots, {}, policy);
+        DeviceEncoder gpu(folder.path(), {.slots = slots, .host_slots = host_slots, .policy = policy});
         SwitchEncoder::State state;
         testing::run_batch(*gpu.encoder, testing::random_batch({longest + 10}, config.vocab_size, 4), state, pool_);
         for (int repeat = 0; repeat < (kIsOnHost ? 1 : 2); ++repeat) {
@@ -129,7 +129,7 @@ TEST_F(CudaSwitchEncoder, ABatchMayBeLeftHalfWay) {
   SwitchConfig const config = testing::small_config();
   testing::TempDir const folder;
   testing::write_checkpoint(folder, config, testing::random_tensors(config, Dtype::bf16, Dtype::bf16));
-  DeviceEncoder gpu(folder.path(), 2);
+  DeviceEncoder gpu(folder.path(), {.slots = 2});
   TokenBatch const batch = testing::random_batch({7, 1, 20}, config.vocab_size, 3);
   SwitchEncoder::State state;
   testing::run_batch(*gpu.encoder, batch, state, pool_);

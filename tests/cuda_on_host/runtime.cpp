@@ -122,7 +122,10 @@ void fail_device(cudaError_t error, std::string failure) {
 
 int counted(Runtime& r, char const* function) {
   ++r.calls[function];
-  return r.failing == function && --r.until_failure == 0 ? r.planned_error : 0;
+  if (r.failing != function || --r.until_failure != 0) return 0;
+  bool const is_lost = r.planned_error == cudaErrorIllegalAddress || r.planned_error == cudaErrorLaunchFailure;
+  if (is_lost) r.sticky_error = static_cast<cudaError_t>(r.planned_error);
+  return r.planned_error;
 }
 
 // ---- For the other sources

@@ -43,13 +43,15 @@ struct LoadedEncoder {
   }
 };
 
-/// All steps of one batch.
-inline void run_batch(SwitchEncoder& encoder, TokenBatch const& batch, SwitchEncoder::State& state, ThreadPool& pool) {
+/// All steps of one batch. Its first MoE layer is at `position`, the others follow.
+inline void run_batch(SwitchEncoder& encoder, TokenBatch const& batch, SwitchEncoder::State& state, ThreadPool& pool,
+                      PlanPosition position = {}) {
   must(encoder.begin(batch, state));
   for (std::uint32_t layer = 0; layer < encoder.moe_layers(); ++layer) {
     must(encoder.run_to(layer, state, pool));
     must(encoder.route(layer, state, pool));
-    must(encoder.run_moe(layer, state, pool, {}));
+    must(encoder.run_moe(layer, state, pool, position));
+    ++position.event;
   }
   must(encoder.finish(state, pool));
 }

@@ -22,7 +22,8 @@ void set(Modes const& modes);
 
 /// In place of an earlier wish: the `n`-th call from now (1: the next) of `function` returns `error`: a status of
 /// cuBLAS for a function of cuBLAS. A call that fails does nothing, except that one that waits or frees waits or frees
-/// all the same: CUDA reports earlier failures there.
+/// all the same: CUDA reports earlier failures there. After cudaErrorIllegalAddress and cudaErrorLaunchFailure the
+/// device is lost, as with CUDA: whatever is called returns the same until `reset`, and nothing runs.
 void fail(std::string_view function, int n, int error);
 
 /// Calls of each function since the last reset, by its name: "cudaMalloc".
