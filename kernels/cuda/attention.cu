@@ -30,17 +30,17 @@ __device__ __forceinline__ void load_tile(Attention const& args, float const* fr
 }
 
 /// Softmax over tiles of keys, each of which rescales what came before (FlashAttention's way): no [tokens, tokens]
-/// matrix. Grid: [tiles of queries, heads, sequences].
+/// matrix. Grid: [sequences, heads, tiles of queries].
 template <class T>
 __global__ void __launch_bounds__(kQueries* kWarp) attention_kernel(Attention const args) {
   __shared__ float tile[kKeys][kShared + 1];
   __shared__ float queries[kQueries][kMaxHeadWidth];
-  std::int64_t const first = args.offsets[blockIdx.z];
-  std::int64_t const tokens = std::int64_t{args.offsets[blockIdx.z + 1]} - first;
+  std::int64_t const first = args.offsets[blockIdx.x];
+  std::int64_t const tokens = std::int64_t{args.offsets[blockIdx.x + 1]} - first;
   std::int64_t const head = blockIdx.y;
   int const warp = static_cast<int>(threadIdx.x) / kWarp;
   int const lane = static_cast<int>(threadIdx.x) % kWarp;
-  std::int64_t const block_query = static_cast<std::int64_t>(blockIdx.x) * kQueries;
+  std::int64_t const block_query = static_cast<std::int64_t>(blockIdx.z) * kQueries;
   if (block_query >= tokens) return;  // the whole block
   std::int64_t const query = block_query + warp < tokens ? block_query + warp : tokens - 1;
   for (std::int64_t c = lane; c < args.d_kv; c += kWarp) {
@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(kQueries* kWarp) attention_kernel(Attention co
 }  // namespace
 
 cudaError_t attention(cudaStream_t stream, Dtype dtype, Attention const& args) {
-  dim3 const grid(blocks_for(args.longest, kQueries), static_cast<unsigned>(args.heads),
-                  static_cast<unsigned>(args.sequences));
+  dim3 const grid(static_cast<unsigned>(args.sequences), static_cast<unsigned>(args.heads),
+                  blocks_for(args.longest, kQueries));
   return with_element(dtype,
                       [&]<class T>(T) { return launch(stream, grid, kQueries * kWarp, attention_kernel<T>, args); });
 }

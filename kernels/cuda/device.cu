@@ -6,6 +6,22 @@
 
 namespace sida::inline v0::cuda::kernels {
 
+namespace {
+
+/// Whether a device of sm_90 runs code that was compiled for it: code for less does not wait for the kernel before it.
+constexpr bool is_compiled_for_early_starts() {
+#if defined(__CUDA_ARCH_LIST__)
+  for (int const arch : {__CUDA_ARCH_LIST__}) {
+    if (arch >= 900) return true;
+  }
+  return false;
+#else
+  return true;
+#endif
+}
+
+}  // namespace
+
 bool starts_early() noexcept {
   thread_local int known_device = -1;
   thread_local bool known = false;
@@ -13,7 +29,8 @@ bool starts_early() noexcept {
   if (cudaGetDevice(&device) != cudaSuccess) return false;
   if (device != known_device) {
     int major = 0;
-    known = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
+    known = is_compiled_for_early_starts() &&
+            cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
     known_device = device;
   }
   return known;

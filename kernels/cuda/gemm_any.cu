@@ -15,8 +15,8 @@ __global__ void __launch_bounds__(kTile* kTile)
   __shared__ float w_tile[kTile][kTile + 1];
   int const column = static_cast<int>(threadIdx.x) % kTile;
   int const row = static_cast<int>(threadIdx.x) / kTile;
-  std::int64_t const m_first = static_cast<std::int64_t>(blockIdx.y) * kTile;
-  std::int64_t const n_first = static_cast<std::int64_t>(blockIdx.x) * kTile;
+  std::int64_t const m_first = static_cast<std::int64_t>(blockIdx.x) * kTile;
+  std::int64_t const n_first = static_cast<std::int64_t>(blockIdx.y) * kTile;
   float sum = 0.0F;
   for (std::int64_t at = 0; at < k; at += kTile) {
     bool const in_k = at + column < k;
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kTile* kTile)
 
 cudaError_t gemm_any(cudaStream_t stream, Dtype dtype, void const* x, std::int64_t x_stride, void const* w, float* y,
                      std::int64_t y_stride, std::int64_t m, std::int64_t n, std::int64_t k, bool adds) {
-  dim3 const grid(blocks_for(n, kTile), blocks_for(m, kTile));
+  dim3 const grid(blocks_for(m, kTile), blocks_for(n, kTile));
   return with_element(dtype, [&]<class T>(T) {
     return launch(stream, grid, kTile * kTile, gemm_any_kernel<T>, static_cast<T const*>(x), x_stride,
                   static_cast<T const*>(w), y, y_stride, m, n, k, adds);

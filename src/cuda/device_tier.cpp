@@ -162,6 +162,10 @@ void DeviceTier::promote(FillTicket ticket) {
 }
 
 Status DeviceTier::order_reader(std::span<LeasedExpert const> wave, StreamRef reader) {
+  if (!reader.is_host() && native(reader) == cudaStreamPerThread) {
+    return {Errc::invalid_argument,
+            "cudaStreamPerThread is another stream in each thread, and a wave may change threads: give a stream"};
+  }
   for (LeasedExpert const& expert : wave) {
     Slot const& slot = at(expert.slot);
     if (slot.has_arrived()) continue;

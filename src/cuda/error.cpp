@@ -7,6 +7,7 @@ namespace sida::inline v0::cuda {
 Status check(cudaError_t error, std::string_view call) {
   if (error == cudaSuccess) [[likely]]
     return {};
+  static_cast<void>(cudaGetLastError());  // not to be found by whoever asks next
   Errc const code = error == cudaErrorMemoryAllocation ? Errc::out_of_memory : Errc::device;
   return {code, std::string(call) + ": " + cudaGetErrorName(error) + " (" + cudaGetErrorString(error) + ")"};
 }
@@ -20,9 +21,7 @@ Status check(cublasStatus_t status, std::string_view call) {
 
 Status require_device() {
   int devices = 0;
-  Status status = check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
-  if (!status) static_cast<void>(cudaGetLastError());  // not to be found by whoever asks next
-  return status;
+  return check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
 }
 
 }  // namespace sida::inline v0::cuda

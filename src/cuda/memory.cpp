@@ -48,7 +48,6 @@ Result<void*> DeviceMemory::allocate(std::size_t bytes, std::size_t alignment) {
   void* data = nullptr;
   Status status = check(cudaMalloc(&data, std::max<std::size_t>(bytes, 1)), "cudaMalloc");
   if (status) return data;
-  static_cast<void>(cudaGetLastError());  // not to be found by whoever asks next
   return std::move(status).error().with_context("device memory: " + std::to_string(bytes) + " bytes");
 }
 
@@ -59,9 +58,8 @@ Result<void*> PinnedMemory::allocate(std::size_t bytes, std::size_t alignment) {
   HostMemory host;
   SIDA_TRY_ASSIGN(void* const data, host.allocate(mapped, std::max(alignment, kPage)));
   touch_in_parallel(static_cast<std::byte*>(data), mapped);
-  Status status = check(cudaHostRegister(data, mapped, cudaHostRegisterDefault), "cudaHostRegister");
+  Status status = check(cudaHostRegister(data, mapped, cudaHostRegisterPortable), "cudaHostRegister");
   if (status) return data;
-  static_cast<void>(cudaGetLastError());
   host.deallocate(data, mapped, std::max(alignment, kPage));
   return std::move(status).error().with_context("pinned memory: " + std::to_string(bytes) + " bytes");
 }

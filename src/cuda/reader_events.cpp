@@ -16,17 +16,19 @@ Status ReaderEvents::reserve(std::size_t marks) {
 Status ReaderEvents::create() {
   SIDA_TRY_ASSIGN(Event event, Event::create());
   if (free_.capacity() <= readers_.size()) free_.reserve(2 * readers_.size() + 1);
-  readers_.push_back({std::move(event), nullptr, 0});
+  readers_.push_back({std::move(event), 0, 0});
   free_.push_back(static_cast<std::uint32_t>(readers_.size() - 1));
   return {};
 }
 
 ReaderEvents::Mark ReaderEvents::mark(cudaStream_t stream) noexcept try {
-  if (free_.empty()) static_cast<void>(create());
-  if (!free_.empty() && readers_[free_.back()].event.record(stream)) {
+  unsigned long long id = 0;
+  bool const is_known = static_cast<bool>(check(cudaStreamGetId(stream, &id), "cudaStreamGetId"));
+  if (is_known && free_.empty()) static_cast<void>(create());
+  if (is_known && !free_.empty() && readers_[free_.back()].event.record(stream)) {
     std::uint32_t const number = free_.back();
     free_.pop_back();
-    readers_[number].stream = stream;
+    readers_[number].stream = id;
     readers_[number].slots = 0;
     return {number};
   }

@@ -40,8 +40,8 @@ class ReaderEvents {
   Status create();
   struct Reader {
     Event event;
-    cudaStream_t stream;
-    std::uint32_t slots;  // that wait for it
+    unsigned long long stream;  // CUDA's number of it: unlike a handle, never used again
+    std::uint32_t slots;        // that wait for it
   };
   void drop(std::uint32_t event) noexcept;
 

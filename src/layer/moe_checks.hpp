@@ -14,7 +14,7 @@
 /// What a layer step refuses, whatever the memory that it works in. Inline: layers of several libraries share it.
 namespace sida::inline v0::detail {
 
-inline constexpr std::int64_t kMaxAssignments = std::numeric_limits<std::uint32_t>::max();
+inline constexpr std::int64_t kMaxAssignments = std::numeric_limits<std::int32_t>::max();
 
 template <class T, Tier Where>
 Status check_matrix(char const* name, Matrix<T, Where> const& matrix, std::int64_t rows, std::int64_t cols) {

@@ -31,6 +31,10 @@ class DeviceSwitch final : public SwitchCompute {
         expert_dtype_(checkpoint.layout.shape.dtype),
         store_(store),
         resources_(resources) {}
+  /// A batch that was left half way reads the weights.
+  ~DeviceSwitch() override { static_cast<void>(cudaStreamSynchronize(resources_.stream)); }
+  DeviceSwitch(DeviceSwitch const&) = delete;
+  DeviceSwitch& operator=(DeviceSwitch const&) = delete;
 
   Status check_store() const;
   Status load(SwitchTensors const& tensors, TensorSource const& source) {
@@ -239,8 +243,11 @@ Status DeviceSwitch::run_moe(std::uint32_t layer, SwitchBatch& batch, ThreadPool
   DeviceSwitchBuffers& at = of(batch);
   Matrix<float const, Tier::device> const x(at.normed, batch.tokens, config_.d_model);
   Matrix<float, Tier::device> const y(at.residual, batch.tokens, config_.d_model);
-  return with_moe_layer(
+  Status status = with_moe_layer(
       layer, [&](auto& moe) { return moe.apply(x, batch.routing.view(), y, true, moe_context(layer, at, position)); });
+  // A second try uses the same pinned memory.
+  if (!status) static_cast<void>(cudaStreamSynchronize(resources_.stream));
+  return status;
 }
 
 Status DeviceSwitch::finish(SwitchBatch& batch, ThreadPool&) const {

@@ -68,20 +68,23 @@ Result<DeviceSwitchWeights> load_device_switch_weights(SwitchConfig const& confi
     there.dtype = Dtype::f32;
     there.data = base + bytes + (reinterpret_cast<std::byte*>(routers[i]) - wide_routers.bytes().data());
   }
-  SIDA_TRY(
-      check(cudaMemcpyAsync(base, from, read.arena.size_bytes(), cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync"));
-  if (router_bytes > 0) {
-    SIDA_TRY(
-        check(cudaMemcpyAsync(base + bytes, wide_routers.bytes().data(), router_bytes, cudaMemcpyHostToDevice, stream),
-              "cudaMemcpyAsync"));
-  }
   std::size_t const embedding_bytes =
       static_cast<std::size_t>(read.embedding.rows * read.embedding.cols) * size_bytes(read.embedding.dtype);
   SIDA_TRY_ASSIGN(loaded.embedding_bytes, Buffer::allocate(host, embedding_bytes, Workspace::kAlignment));
   std::memcpy(loaded.embedding_bytes.bytes().data(), read.embedding.data, embedding_bytes);
   loaded.embedding = read.embedding;
   loaded.embedding.data = loaded.embedding_bytes.bytes().data();
-  SIDA_TRY(check(cudaStreamSynchronize(stream), "cudaStreamSynchronize"));
+  Status status =
+      check(cudaMemcpyAsync(base, from, read.arena.size_bytes(), cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
+  if (status && router_bytes > 0) {
+    status =
+        check(cudaMemcpyAsync(base + bytes, wide_routers.bytes().data(), router_bytes, cudaMemcpyHostToDevice, stream),
+              "cudaMemcpyAsync");
+  }
+  // Whatever failed: what is under way ends before its memory goes.
+  Status ended = check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+  SIDA_TRY(std::move(status));
+  SIDA_TRY(std::move(ended));
   return loaded;
 }
 

@@ -33,7 +33,7 @@ struct SwitchEncoder::Impl {
 
   Result<StateImpl*> at(State& state, Turn turn, std::uint32_t layer, std::string_view step) const;
   template <class Step>
-  Status unless_stopped(StateImpl& now, ThreadPool& pool, Step const& step) const;
+  Status run(StateImpl& now, ThreadPool& pool, Step const& step) const;
 };
 
 /// The state, when it holds a batch of this encoder and it is the step's turn.
@@ -56,14 +56,15 @@ Result<SwitchEncoder::State::Impl*> SwitchEncoder::Impl::at(State& state, Turn t
                what + (names_layer ? " of MoE layer " + std::to_string(layer) : "") + " out of turn: next is " + next);
 }
 
-/// Runs `step` on the pool's threads. A batch that was stopped halfway is no batch any more.
+/// Runs `step` on the pool's threads. A batch that was stopped halfway is no batch any more, and neither is one whose
+/// blocks failed: they add to what they read.
 template <class Step>
-Status SwitchEncoder::Impl::unless_stopped(StateImpl& now, ThreadPool& pool, Step const& step) const {
+Status SwitchEncoder::Impl::run(StateImpl& now, ThreadPool& pool, Step const& step) const {
   model_detail::StoppingPool stopping(pool, options.stop);
   Status status = step(stopping);
-  if (!options.stop.stop_requested()) return status;
-  now.turn = Turn::none;
-  return {Errc::cancelled, "Switch encoder: stopped"};
+  bool const is_stopped = options.stop.stop_requested();
+  if (is_stopped || (!status && now.turn == Turn::run_to)) now.turn = Turn::none;
+  return is_stopped ? Status(Errc::cancelled, "Switch encoder: stopped") : std::move(status);
 }
 
 SwitchEncoder::SwitchEncoder(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
@@ -166,7 +167,7 @@ Status SwitchEncoder::run_to(std::uint32_t layer, State& state, ThreadPool& pool
   std::uint32_t sparse = now->batch.block;
   while (!impl_->config.is_sparse(sparse)) ++sparse;
   now->is_fresh = false;
-  SIDA_TRY(impl_->unless_stopped(
+  SIDA_TRY(impl_->run(
       *now, pool, [&](ThreadPool& stopping) { return impl_->compute->run_blocks(now->batch, stopping, sparse + 1); }));
   auto const routing = now->batch.routing.view();
   std::fill_n(routing.experts.data, now->batch.tokens * routing.k(), kNoExpert);
@@ -180,8 +181,8 @@ Status SwitchEncoder::route(std::uint32_t layer, State& state, ThreadPool& pool)
   if (impl_->options.routing == SwitchRouting::given) {
     return {Errc::invalid_argument, "Switch encoder: route, but the routing is given"};
   }
-  return impl_->unless_stopped(
-      *now, pool, [&](ThreadPool& stopping) { return impl_->compute->route(layer, now->batch, stopping); });
+  return impl_->run(*now, pool,
+                    [&](ThreadPool& stopping) { return impl_->compute->route(layer, now->batch, stopping); });
 }
 
 Routing<> SwitchEncoder::routing(State& state) const noexcept {
@@ -190,7 +191,7 @@ Routing<> SwitchEncoder::routing(State& state) const noexcept {
 
 Status SwitchEncoder::run_moe(std::uint32_t layer, State& state, ThreadPool& pool, PlanPosition position) const {
   SIDA_TRY_ASSIGN(auto* const now, impl_->at(state, Impl::Turn::moe, layer, "run_moe"));
-  SIDA_TRY(impl_->unless_stopped(*now, pool, [&](ThreadPool& stopping) {
+  SIDA_TRY(impl_->run(*now, pool, [&](ThreadPool& stopping) {
     return impl_->compute->run_moe(layer, now->batch, stopping, position);
   }));
   ++now->layer;
@@ -205,7 +206,7 @@ Status SwitchEncoder::finish(State& state, ThreadPool& pool) const {
     SIDA_TRY(impl_->compute->run_blocks(now->batch, stopping, impl_->config.num_layers));
     return impl_->compute->finish(now->batch, stopping);
   };
-  SIDA_TRY(impl_->unless_stopped(*now, pool, rest));
+  SIDA_TRY(impl_->run(*now, pool, rest));
   now->turn = Impl::Turn::done;
   return {};
 }

@@ -10,6 +10,7 @@
 
 #include "sida/store/expert_store.hpp"
 #include "tests/cuda/device_fixture.hpp"
+#include "tests/cuda/pool_memory.hpp"
 #include "tests/support/memory_source.hpp"
 
 namespace sida {
@@ -179,6 +180,46 @@ TEST_F(CudaTier, AStoreMayGoWhileCopiesAreUnderWay) {
     static_cast<void>(take(chain.store->submit_plan(plan)));
   }
   must(cudaDeviceSynchronize());
+}
+
+// Readers of a store's slots are waited for before the slots' memory goes.
+TEST_F(CudaTier, MayGoBeforeItsReadersHaveRead) {
+  test::PoolMemory pool;
+  Reader reader;
+  auto const source = std::make_shared<test::MemorySource>(std::vector<std::uint32_t>{8}, kRecordBytes);
+  cuda::PinnedMemory pinned;
+  auto const host =
+      take(ExpertStore::open(*source, make_host_tier(source, pinned, 2), {.budget_bytes = 8 * kSlotBytes}));
+  for (int i = 0; i < 20; ++i) {
+    auto const store =
+        take(ExpertStore::open(*source, cuda::make_device_tier(*host, pool), {.budget_bytes = 4 * kSlotBytes}));
+    std::vector<ExpertId> const ids{{0, 1}, {0, 3}, {0, 6}};
+    cudaStream_t const stream = reader.next_stream();
+    Wave wave = take(store->acquire(ids, cuda::stream_ref(stream)));
+    reader.read(wave, stream);
+  }
+  reader.check(*source);
+}
+
+TEST_F(CudaTier, RefusesAStreamThatIsAnotherInEachThread) {
+  Chain chain({});
+  std::vector<ExpertId> const ids{{0, 1}};
+  EXPECT_EQ(chain.store->acquire(ids, cuda::stream_ref(cudaStreamPerThread)).code(), Errc::invalid_argument);
+  auto const stream = take(cuda::Stream::create());
+  EXPECT_TRUE(chain.store->acquire(ids, stream.ref()));
+}
+
+// CUDA may give a stream the handle of one that was destroyed with work to do.
+TEST_F(CudaTier, TellsAStreamFromAnEarlierOneOfTheSameHandle) {
+  Chain chain({.slots = 1});
+  Reader reader;
+  for (int i = 0; i < 60; ++i) {
+    auto const stream = take(cuda::Stream::create());
+    std::vector<ExpertId> const ids{{0, static_cast<std::uint32_t>(i / 3 % 8)}};
+    Wave wave = take(chain.store->acquire(ids, stream.ref()));
+    reader.read(wave, stream.get());
+  }
+  reader.check(*chain.source);
 }
 
 TEST_F(CudaTier, AHostStoreThatWasCancelledIsAnError) {

@@ -8,6 +8,7 @@
 #include "sida/cuda/device_tier.hpp"
 #include "tests/cuda/device_encoder.hpp"
 #include "tests/cuda/device_fixture.hpp"
+#include "tests/cuda/pool_memory.hpp"
 #include "tests/model/encoder_fixture.hpp"
 #include "tests/model/random_checkpoint.hpp"
 
@@ -143,6 +144,42 @@ TEST_F(CudaSwitchEncoder, ABatchMayBeLeftHalfWay) {
   must(gpu.encoder->begin(batch, state));
   must(gpu.encoder->run_to(0, state, pool_));
   SwitchEncoder::State const gone = std::move(state);
+}
+
+TEST_F(CudaSwitchEncoder, MayGoWhileABatchIsHalfWay) {
+  SwitchConfig const config = testing::small_config();
+  testing::TempDir const folder;
+  testing::write_checkpoint(folder, config, testing::random_tensors(config, Dtype::bf16, Dtype::bf16));
+  DeviceEncoder gpu(folder.path());
+  test::PoolMemory pool;
+  auto encoder = testing::value_of(cuda::load_switch_encoder(gpu.checkpoint, *gpu.store, {},
+                                                             {.stream = gpu.stream.get(),
+                                                              .blas = gpu.blas.get(),
+                                                              .device = pool,
+                                                              .pinned = gpu.pinned,
+                                                              .host = gpu.host_memory}));
+  SwitchEncoder::State state;
+  must(encoder->begin(testing::random_batch({40}, config.vocab_size, 1), state));
+  must(encoder->run_to(0, state, pool_));
+  encoder.reset();
+  state = SwitchEncoder::State();
+  EXPECT_TRUE(pool.was_left_alone());
+}
+
+TEST_F(CudaSwitchEncoder, TakesMoreSequencesThanAGridHasRows) {
+  SwitchConfig config = testing::small_config();
+  config.num_layers = 2;
+  config.d_model = 8;
+  config.d_kv = 4;
+  config.num_heads = 1;
+  config.d_ff = 8;
+  if (test::kIsSanitized) GTEST_SKIP() << "65536 blocks";
+  testing::TempDir const folder;
+  testing::write_checkpoint(folder, config, testing::random_tensors(config));
+  DeviceEncoder gpu(folder.path());
+  SwitchEncoder::State state;
+  must(gpu.encoder->begin(testing::random_batch(std::vector<std::size_t>(65536, 1), config.vocab_size, 3), state));
+  must(gpu.encoder->run_to(0, state, pool_));
 }
 
 TEST_F(CudaSwitchEncoder, WantsAStoreOfDeviceMemory) {

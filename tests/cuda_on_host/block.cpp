@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <thread>
 #include <ucontext.h>
+#include <utility>
 #include <vector>
 
 #include "plumbing.hpp"
@@ -363,18 +364,21 @@ Idle& idle() {
   return *it;
 }
 
-/// What a stream's thread has under ThreadSanitizer. A kernel that may overlap the one before it runs on the other pair
-/// of helpers: what a fiber did is ordered before all that it does later.
-struct Helpers {
-  ~Helpers() {
+/// What a stream's thread runs blocks with.
+struct Blocks {
+  /// Under ThreadSanitizer. A kernel that may overlap the one before it runs on the next pair of helpers, so that even
+  /// the one before that is not seen to be ordered: what a fiber did is ordered before all that it does later.
+  static constexpr unsigned kPairs = 3;
+
+  ~Blocks() {
     Unseen const unseen;
     std::lock_guard const lock(idle().mutex);
-    for (Helper* const helper : all) {
+    for (Helper* const helper : helpers) {
       if (helper != nullptr) idle().helpers.push_back(helper);
     }
   }
-  Helper& at(unsigned pair, unsigned i) {
-    Helper*& helper = all[2 * pair + i];
+  Helper& helper(unsigned i) {
+    Helper*& helper = helpers[2 * pair + i];
     if (helper != nullptr) return *helper;
     std::lock_guard const lock(idle().mutex);
     if (idle().helpers.empty()) return *(helper = new Helper);
@@ -382,38 +386,42 @@ struct Helpers {
     idle().helpers.pop_back();
     return *helper;
   }
-  Helper* all[4] = {};
-};
-thread_local Helpers helpers;
-thread_local unsigned pair = 0;
-thread_local std::vector<TokenRef> kernel_ends;  // that this thread has not come after yet
+  std::string run_on_helpers(Launch& launch) {
+    Unseen const unseen;
+    for (unsigned i = 0; i < 2; ++i) helper(i).begin(launch, i);
+    std::string const first = helper(0).end(), second = helper(1).end();
+    return first.empty() ? second : first;
+  }
 
-std::string run_on_helpers(Launch& launch) {
-  Unseen const unseen;
-  for (unsigned i = 0; i < 2; ++i) helpers.at(pair, i).begin(launch, i);
-  std::string const first = helpers.at(pair, 0).end(), second = helpers.at(pair, 1).end();
-  return first.empty() ? second : first;
-}
+  Runner runner;
+  Helper* helpers[2 * kPairs] = {};
+  unsigned pair = 0;
+  std::vector<TokenRef> kernel_ends;  // that the thread has not come after yet
+};
+// No destructor of the thread's: LeakSanitizer takes what runs at the process's end for a leak.
+thread_local Blocks* blocks = nullptr;
 
 }  // namespace
 
 std::string run_blocks(LaunchShape const& shape, std::function<void()> const& body) {
+  if (blocks == nullptr) blocks = new Blocks;
   Launch launch{shape, &body, nullptr, {}};
-  if (shape.is_early && !kernel_ends.empty()) {
-    launch.previous = kernel_ends.back();
-    pair ^= 1;
+  if (shape.is_early && !blocks->kernel_ends.empty()) {
+    launch.previous = blocks->kernel_ends.back();
+    blocks->pair = (blocks->pair + 1) % Blocks::kPairs;
   }
-  kernel_ends.push_back(launch.ended);
+  blocks->kernel_ends.push_back(launch.ended);
   launch.begun.release();
-  if (has_tsan()) return run_on_helpers(launch);
-  thread_local Runner runner;
-  runner.run(launch, 0, 1);
-  return runner.failure();
+  if (has_tsan()) return blocks->run_on_helpers(launch);
+  blocks->runner.run(launch, 0, 1);
+  return blocks->runner.failure();
 }
 void come_after_kernels() {
-  for (TokenRef const& ended : kernel_ends) ended->acquire();
-  kernel_ends.clear();
+  if (blocks == nullptr) return;
+  for (TokenRef const& ended : blocks->kernel_ends) ended->acquire();
+  blocks->kernel_ends.clear();
 }
+void end_blocks() { delete std::exchange(blocks, nullptr); }
 
 unsigned lane_id() { return Runner::current_runner->lane_id(); }
 void* dynamic_shared() { return Runner::current_runner->shared_memory(); }

@@ -182,6 +182,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return CUDA_ON_HOST_STREAM_CALL(always, stream, wait(r, lock, push(it, nullptr)));
 }
+cudaError_t cudaStreamGetId(cudaStream_t stream, unsigned long long* id) {
+  return CUDA_ON_HOST_STREAM_CALL(able, stream, (*id = it.id, cudaSuccess));
+}
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   return call_on(stream, __func__, If::able, [&](Runtime& r, Lock&, CUstream_st& it) {
     if (!r.events.contains(event)) return cudaErrorInvalidResourceHandle;

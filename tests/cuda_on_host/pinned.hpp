@@ -8,7 +8,7 @@ inline void* allocate_pinned(std::size_t size) {
   constexpr std::size_t kPage = 4096;
   std::size_t const whole = (size + kPage - 1) / kPage * kPage;
   void* const memory = std::aligned_alloc(kPage, whole);
-  return cudaHostRegister(memory, whole, cudaHostRegisterDefault) == cudaSuccess ? memory : nullptr;
+  return cudaHostRegister(memory, whole, cudaHostRegisterPortable) == cudaSuccess ? memory : nullptr;
 }
 inline cudaError_t free_pinned(void* memory) {
   cudaError_t const error = cudaHostUnregister(memory);

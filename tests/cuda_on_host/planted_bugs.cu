@@ -77,6 +77,12 @@ __global__ void twice(float const* in, float* out, bool in_time) {
   out[threadIdx.x] = tile[threadIdx.x] * factors[threadIdx.x];
 }
 
+/// Waits for the kernel before it, so that whoever waits for this one has waited for both; or doesn't.
+__global__ void pass_on(float* other, bool waits) {
+  if (waits) cudaGridDependencySynchronize();
+  other[threadIdx.x] = 1;
+}
+
 struct Fixture {
   Fixture() {
     for (auto** pointer : {&host_in, &host_out}) *pointer = static_cast<float*>(allocate_pinned(bytes));
@@ -247,15 +253,20 @@ int dynamic_overrun(Fixture& f) {
   cudaLaunchKernelEx(&at, dynamic_index, f.out, mended ? 0 : 1);
   return cudaStreamSynchronize(f.a);
 }
+cudaLaunchConfig_t early_config(cudaStream_t stream) {
+  static cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  auto at = config(stream);
+  at.dynamicSmemBytes = kThreads * sizeof(float);
+  at.attrs = &attribute;
+  at.numAttrs = 1;
+  return at;
+}
 /// A row of kernels that may overlap. The last one reads what the one before it wrote.
 int early_read(Fixture& f) {
   f.upload(f.a);
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  auto at = config(f.a);
-  at.dynamicSmemBytes = kThreads * sizeof(float);
-  at.attrs = &attribute;
+  auto at = early_config(f.a);
   for (int i = 0; i < 4; ++i) {
     at.numAttrs = i == 0 ? 0 : 1;
     cudaLaunchKernelEx(&at, twice, i % 2 == 0 ? f.in : f.out, i % 2 == 0 ? f.out : f.in, mended || i < 3);
@@ -264,6 +275,19 @@ int early_read(Fixture& f) {
   cudaStreamSynchronize(f.a);
   for (int i = 0; i < kThreads; ++i) f.host_in[i] *= 16;
   return f.compare();
+}
+
+/// The third of a row waits for the second only, and reads what the first wrote.
+int early_passed_on(Fixture& f) {
+  f.upload(f.a);
+  float* other = nullptr;
+  cudaMalloc(&other, f.bytes);
+  f.other = other;
+  auto at = early_config(f.a);
+  cudaLaunchKernelEx(&at, twice, f.in, f.out, true);
+  cudaLaunchKernelEx(&at, pass_on, other, mended);
+  cudaLaunchKernelEx(&at, twice, f.out, f.in, true);
+  return cudaStreamSynchronize(f.a);
 }
 
 struct Bug {
@@ -283,7 +307,8 @@ constexpr Bug kBugs[] = {{"barrier", barrier},
                          {"device_overrun", device_overrun},
                          {"shared_overrun", shared_overrun},
                          {"dynamic_overrun", dynamic_overrun},
-                         {"early_read", early_read}};
+                         {"early_read", early_read},
+                         {"early_passed_on", early_passed_on}};
 
 }  // namespace
 

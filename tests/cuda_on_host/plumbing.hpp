@@ -85,6 +85,8 @@ struct LaunchShape {
 std::string run_blocks(LaunchShape const& shape, std::function<void()> const& body);
 /// What the calling thread does next comes after the kernels that it ran. Before an early kernel it doesn't call that.
 void come_after_kernels();
+/// The calling thread runs no more blocks.
+void end_blocks();
 
 /// For cublas_lt.cpp. `start` counts a call, and returns the failure that a test asked for. `enqueue` queues work that
 /// may read or write device memory at the addresses given, which must be device memory.

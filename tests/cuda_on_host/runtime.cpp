@@ -67,13 +67,21 @@ void work_off(CUstream_st* stream) {
       item->done = true;
       r.progress.notify_all();
     }
+    lock.unlock();
+    {
+      Seen const seen;
+      end_blocks();
+    }
+    lock.lock();
     r.streams.erase(stream);
   }
   delete stream;
 }
 
 CUstream_st* make_stream(Runtime& r) {
+  static unsigned long long ids = 0;
   auto* const stream = new CUstream_st;
+  stream->id = ++ids;
   stream->random.seed(r.modes.shuffle.value_or(0) + r.streams.size());
   r.streams.insert(stream);
   std::thread(work_off, stream).detach();

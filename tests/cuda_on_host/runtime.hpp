@@ -36,6 +36,7 @@ using ItemRef = std::shared_ptr<Item>;
 struct CUstream_st {
   std::deque<cuda_on_host::ItemRef> queue;
   cuda_on_host::ItemRef last;  // the newest, done or not
+  unsigned long long id = 0;
   std::uint64_t places = 0;
   std::uint64_t wanted = 0;  // somebody waits for the item at this place
   bool closing = false;

@@ -175,11 +175,11 @@ TEST_F(Runtime, RegistersWholePagesOnce) {
   constexpr std::size_t kPage = 4096;
   alignas(kPage) static std::array<char, 4 * kPage> memory;
   char* const at = memory.data();
-  EXPECT_EQ(cudaHostRegister(at, 2 * kPage, cudaHostRegisterDefault), cudaSuccess);
+  EXPECT_EQ(cudaHostRegister(at, 2 * kPage, cudaHostRegisterPortable), cudaSuccess);
   EXPECT_EQ(live().pinned_ranges, 1);
-  EXPECT_EQ(cudaHostRegister(at + kPage, kPage, cudaHostRegisterDefault), cudaErrorHostMemoryAlreadyRegistered);
-  EXPECT_EQ(cudaHostRegister(at + 3 * kPage, 0, cudaHostRegisterDefault), cudaErrorInvalidValue);
-  EXPECT_EQ(cudaHostRegister(at + 3 * kPage, 10, cudaHostRegisterDefault), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaHostRegister(at + kPage, kPage, cudaHostRegisterPortable), cudaErrorHostMemoryAlreadyRegistered);
+  EXPECT_EQ(cudaHostRegister(at + 3 * kPage, 0, cudaHostRegisterPortable), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaHostRegister(at + 3 * kPage, 10, cudaHostRegisterPortable), cudaErrorInvalidValue);
   EXPECT_EQ(cudaHostUnregister(at + kPage), cudaErrorHostMemoryNotRegistered);
   Device device(4 * kPage);
   EXPECT_EQ(cudaMemcpy(device.it, at + kPage, 2 * kPage, cudaMemcpyHostToDevice), cudaErrorInvalidValue);  // half

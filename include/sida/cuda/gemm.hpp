@@ -14,7 +14,7 @@
 
 namespace sida::inline v0::cuda {
 
-/// y = x w^T, or y += x w^T. All in device memory.
+/// y = x w^T, or y += x w^T. All in device memory, x, w and y at addresses that are multiples of 16.
 struct GemmArgs {
   void const* x = nullptr;  ///< [m, k] of the weights' type; rows a multiple of 16 bytes apart
   std::int64_t x_stride = 0;

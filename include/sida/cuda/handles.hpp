@@ -14,7 +14,8 @@
 /// Owners of CUDA's handles, for those who have none to lend. Move-only.
 namespace sida::inline v0::cuda {
 
-/// An engine's own stream, as the store and the layer take it. `nullptr` is CUDA's default stream.
+/// An engine's own stream, as the store and the layer take it. `nullptr` is CUDA's default stream; cudaStreamPerThread
+/// is refused by the store, since the thread that releases a wave may be another than the one that asked for it.
 inline StreamRef stream_ref(cudaStream_t stream) noexcept { return StreamRef::native(stream); }
 /// Back again. Precondition: not StreamRef::host().
 inline cudaStream_t native(StreamRef stream) noexcept { return static_cast<cudaStream_t>(stream.native_handle()); }

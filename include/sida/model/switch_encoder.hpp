@@ -81,7 +81,7 @@ class SIDA_API SwitchEncoder {
   /// [tokens, d_model]; until the next step of the state.
   Matrix<float const> embeddings(State& state) const noexcept;
   /// Runs everything before MoE layer `layer`, which must be the state's next one. The routing is then "no expert,
-  /// weight 0" throughout, until `route` or the caller fills it.
+  /// weight 0" throughout, until `route` or the caller fills it. After a failure the state has no batch.
   Status run_to(std::uint32_t layer, State& state, ThreadPool& pool) const;
   /// The router's decision for MoE layer `layer`, into `routing(state)`.
   /// @return invalid_argument where the routing is given.
@@ -92,6 +92,7 @@ class SIDA_API SwitchEncoder {
   /// may be called again. @return also invalid_argument for an expert that there isn't, and what the store returns.
   Status run_moe(std::uint32_t layer, State& state, ThreadPool& pool, PlanPosition position) const;
   /// Runs the rest: blocks after the last MoE layer, the final norm, the mean over each sequence's tokens, the head.
+  /// After a failure the state has no batch.
   Status finish(State& state, ThreadPool& pool) const;
 
  private:
