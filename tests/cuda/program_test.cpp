@@ -70,10 +70,10 @@ TEST_F(CudaProgram, AnswersAsTransformersDoes) {
 
 TEST_F(CudaProgram, AnswersTheSameBytesWhateverTheBudgetsPoliciesAndPlans) {
   Json const all = account({"--device-budget", "100%"});
-  EXPECT_EQ(all["device_slots"], 16);  // 2 layers of 8 experts
+  EXPECT_EQ(all["slots"], 16);  // 2 layers of 8 experts
   std::vector<std::vector<std::string>> const runs = {
       {"--device-budget", "25%", "--budget", "50%"},
-      {"--device-budget", "1", "--budget", "1", "--policy", "fifo"},
+      {"--device-budget", "7%", "--budget", "7%", "--policy", "fifo"},
       {"--device-budget", "25%", "--prefetch", "oracle", "--policy", "next-use"},
       {"--device-budget", "40%", "--prefetch", "wrong", "--lookahead", "2"},
       {"--device-budget", "25%", "--preload", "--warm-up"}};
