@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -44,6 +45,8 @@ struct RecordMeta {
 /// for them goes with them when there is none.
 class RoutingRecord {
  public:
+  /// Where the files of a record in `folder` go: experts, sequences, meta. For no folder, empty names.
+  static std::array<std::string, 3> paths_in(std::string const& folder);
   /// @return io.
   static Result<RoutingRecord> create(std::string const& folder, RecordMeta meta);
   RoutingRecord(RoutingRecord&&) = default;

@@ -217,21 +217,42 @@ TEST_F(ExitStatus, Is1WhenAnOutputWouldReplaceAnInput) {
   std::string const data_file = folder / "in.jsonl";
   testing::write_file(data_file, golden.jsonl());
   std::filesystem::create_symlink(data_file, folder / "link");
+  std::filesystem::create_symlink("x", folder / "link to x");
+  for (std::string const name : {"experts.npy", "seqs.jsonl", "meta.json"}) {
+    std::filesystem::create_directory(folder / name);
+    std::filesystem::create_symlink("../in.jsonl", folder / (name + "/" + name));
+  }
+  std::string const record = folder / "record";
+  std::filesystem::create_directory(record);
   std::string const weights = testing::read_file(model + "/model.safetensors");
   for (auto const& arguments : std::vector<std::vector<std::string>>{
            {"classify", "--model", model, "--data", data_file, "--out", data_file},
            {"classify", "--model", model, "--data", data_file, "--json", folder / "link"},
            {"classify", "--model", model, "--data", data_file, "--out", model + "/model.safetensors"},
            {"classify", "--model", model, "--data", data_file, "--out", folder / "x", "--json", folder / "x"},
+           {"classify", "--model", model, "--data", data_file, "--out", folder / "x", "--json", folder / "./x"},
+           {"classify", "--model", model, "--data", data_file, "--out", folder / "x", "--json", folder / "link to x"},
            {"classify", "--model", model, "--data", data_file, "--record", model},
            {"classify", "--model", model + "/", "--data", data_file, "--record", model + "/../model"},
            {"classify", "--model", model, "--data", data_file, "--record", folder.path()},
+           {"classify", "--model", model, "--data", data_file, "--record", folder / "experts.npy"},
+           {"classify", "--model", model, "--data", data_file, "--record", folder / "seqs.jsonl"},
+           {"classify", "--model", model, "--data", data_file, "--record", folder / "meta.json"},
+           {"classify", "--model", model, "--data", data_file, "--record", record, "--out", record + "/experts.npy"},
+           {"classify", "--model", model, "--data", data_file, "--record", record, "--out", record + "/seqs.jsonl"},
+           {"classify", "--model", model, "--data", data_file, "--record", record, "--json", record + "/meta.json"},
            {"encode", "--model", model, "--data", data_file, "--out", data_file},
            {"pack", model, "--out", model + "/model.safetensors"}}) {
-    expect_failure(run(arguments), 1, arguments.front() + " " + arguments.back());
+    Outcome const outcome = run(arguments);
+    expect_failure(outcome, 1, arguments.front() + " " + arguments.back());
+    EXPECT_TRUE(outcome.err.find(": would replace what is read") != std::string::npos ||
+                outcome.err.find(": is to be written twice") != std::string::npos ||
+                outcome.err.find(": is where ") != std::string::npos)
+        << outcome.err;
   }
   EXPECT_EQ(testing::read_file(data_file), golden.jsonl());
   EXPECT_EQ(testing::read_file(model + "/model.safetensors"), weights);
+  EXPECT_TRUE(std::filesystem::is_empty(record));
 }
 
 TEST_F(ExitStatus, Is1WhenTheTokenizerIsNone) {
