@@ -39,9 +39,10 @@ class PackedWriter {
     header_.index.xxh3 = io_detail::xxh3_64(index);
     SIDA_TRY(file.write_at(header_.index.offset, index));
     SIDA_TRY(file.write_at(0, io_detail::encode_packed_header(header_)));
+    SIDA_TRY(file.finish());
     if (is_cancelled()) return cancelled();
     if (input_.written) SIDA_TRY(input_.written(header_.file_bytes));
-    return file.commit();
+    return file.publish();
   }
 
  private:
