@@ -40,6 +40,7 @@ Result<RoutingRecord> RoutingRecord::create(std::string const& folder, RecordMet
   Folder made;
   if (::mkdir(folder.c_str(), 0777) == 0) {
     made.path = folder;
+    made.guard = RemovedWhenKilled(folder);
   } else if (errno != EEXIST) {
     return Error(Errc::io, folder + ": cannot make this folder: " + std::strerror(errno));
   }

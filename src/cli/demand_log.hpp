@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/interrupt.hpp"
 #include "cli/npy.hpp"
 #include "cli/output_file.hpp"
 #include "sida/core/result.hpp"
@@ -63,8 +64,9 @@ class RoutingRecord {
   /// A folder that is removed again, if it is empty, unless kept.
   struct Folder {
     std::string path;  // empty: not ours to remove
+    RemovedWhenKilled guard;
     Folder() = default;
-    Folder(Folder&& other) noexcept : path(std::move(other.path)) { other.path.clear(); }
+    Folder(Folder&& other) noexcept : path(std::move(other.path)), guard(std::move(other.guard)) { other.path.clear(); }
     Folder& operator=(Folder&&) = delete;
     ~Folder();
   };

@@ -12,6 +12,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/command.hpp"
+#include "cli/interrupt.hpp"
 #include "cli/options.hpp"
 #include "cli/output_file.hpp"
 #include "cli/progress.hpp"
@@ -89,7 +90,8 @@ class NewFolder {
     if (error) return Error(Errc::io, path.string() + ": cannot create folder: " + error.message());
     return NewFolder(std::move(path), is_new);
   }
-  NewFolder(NewFolder&& other) noexcept : path_(std::move(other.path_)), owned_(std::exchange(other.owned_, false)) {}
+  NewFolder(NewFolder&& other) noexcept
+      : path_(std::move(other.path_)), owned_(std::exchange(other.owned_, false)), guard_(std::move(other.guard_)) {}
   NewFolder& operator=(NewFolder&&) = delete;
   ~NewFolder() {
     std::error_code ignored;
@@ -100,9 +102,12 @@ class NewFolder {
   std::string file(char const* name) const { return (path_ / name).string(); }
 
  private:
-  NewFolder(std::filesystem::path path, bool owned) : path_(std::move(path)), owned_(owned) {}
+  NewFolder(std::filesystem::path path, bool owned) : path_(std::move(path)), owned_(owned) {
+    if (owned_) guard_ = RemovedWhenKilled(path_.string());
+  }
   std::filesystem::path path_;
   bool owned_;
+  RemovedWhenKilled guard_;
 };
 
 Result<OutputFile> write_file(std::string const& path, std::string const& content) {

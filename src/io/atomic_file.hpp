@@ -22,6 +22,8 @@ class AtomicFile {
   AtomicFile& operator=(AtomicFile&&) = delete;
   ~AtomicFile();
 
+  /// Name of the file while it is written.
+  std::string const& temporary() const noexcept { return temporary_; }
   /// Claims disk space, so that a full disk shows before the work. Bytes never written read as zeros.
   Status reserve(std::uint64_t bytes);
   Status write_at(std::uint64_t offset, std::span<std::byte const> bytes);

@@ -30,6 +30,7 @@ class PackedWriter {
     SIDA_TRY(plan_dense());
     SIDA_TRY(plan_sections());
     SIDA_TRY_ASSIGN(io_detail::AtomicFile file, io_detail::AtomicFile::create(path_));
+    if (input_.started) input_.started(file.temporary());
     SIDA_TRY(file.reserve(header_.file_bytes));
     SIDA_TRY(write_text(file, header_.config, input_.config_json));
     SIDA_TRY(write_text(file, header_.tokenizer, input_.tokenizer));

@@ -1,15 +1,20 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <fcntl.h>
 #include <filesystem>
 #include <sstream>
 #include <string>
 #include <sys/stat.h>
+#include <system_error>
 #include <thread>
+#include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "io/file_descriptor.hpp"
 #include "tests/cli/golden.hpp"
 #include "tests/cli/program.hpp"
 
@@ -36,6 +41,10 @@ class ExitStatus : public ::testing::Test {
   testing::TempDir folder;
   std::string data = folder / "data.jsonl";
 };
+
+constexpr char kTinyShape[] =
+    R"({"model_type": "switch_transformers", "d_model": 8, "d_ff": 8, "d_kv": 4, "num_heads": 2,)"
+    R"("num_layers": 2, "encoder_sparse_step": 2, "num_experts": 2, "vocab_size": 64})";
 
 void expect_failure(Outcome const& outcome, int status, std::string const& about) {
   EXPECT_EQ(outcome.status, status) << about << ": " << outcome.err;
@@ -188,11 +197,13 @@ constexpr int kManyInputs = 20000;
 #endif
 
 /// Waits until the run has begun, which it has when its outputs exist.
-bool wait_for_entry(testing::TempDir const& folder, std::string const& prefix) {
+bool wait_for_entry(std::string const& folder, std::string const& prefix) {
   auto const deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (std::chrono::steady_clock::now() < deadline) {
-    auto const names = folder.names();
-    if (std::ranges::any_of(names, [&](auto const& name) { return name.starts_with(prefix); })) return true;
+    std::error_code none_yet;
+    for (auto const& entry : std::filesystem::directory_iterator(folder, none_yet)) {
+      if (entry.path().filename().string().starts_with(prefix)) return true;
+    }
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
   return false;
@@ -203,7 +214,7 @@ TEST_F(ExitStatus, Is130WhenInterruptedAndLeavesNoOutput) {
   for (auto const* const prefetch : {"none", "oracle", "wrong"}) {
     Program program(classify(
         {"--budget", "25%", "--prefetch", prefetch, "--out", folder / "preds.tsv", "--record", folder / "record"}));
-    ASSERT_TRUE(wait_for_entry(folder, ".sida-"));
+    ASSERT_TRUE(wait_for_entry(folder.path(), ".sida-"));
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     program.send(SIGINT);
     expect_failure(program.wait(), 130, prefetch);
@@ -275,7 +286,7 @@ TEST_F(ExitStatus, Is130SoonAfterAnInterruptWithinALongStep) {
   testing::write_file(data, row.dump() + "\n");
   for (auto const* const prefetch : {"none", "oracle"}) {
     Program program(classify({"--prefetch", prefetch, "--out", folder / "preds.tsv"}));
-    ASSERT_TRUE(wait_for_entry(folder, ".sida-"));
+    ASSERT_TRUE(wait_for_entry(folder.path(), ".sida-"));
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     auto const sent = std::chrono::steady_clock::now();
     program.send(SIGINT);
@@ -286,9 +297,7 @@ TEST_F(ExitStatus, Is130SoonAfterAnInterruptWithinALongStep) {
 }
 
 TEST_F(ExitStatus, Is1AndNothingAppearsWhenStandardOutputTakesNothing) {
-  testing::write_file(folder / "shape.json",
-                      R"({"model_type": "switch_transformers", "d_model": 8, "d_ff": 8, "d_kv": 4, "num_heads": 2,)"
-                      R"("num_layers": 2, "encoder_sparse_step": 2, "num_experts": 2, "vocab_size": 64})");
+  testing::write_file(folder / "shape.json", kTinyShape);
   auto const before = folder.names();
   std::vector<std::vector<std::string>> const commands = {
       {"classify", "--model", golden.folder, "--data", data, "--out", folder / "x", "--record", folder / "r"},
@@ -348,6 +357,45 @@ TEST_F(ExitStatus, ComesWithAMessageThatSaysWhatWouldBeRight) {
     Outcome const outcome = run(arguments);
     expect_failure(outcome, status, part);
     EXPECT_NE(outcome.err.find(part), std::string::npos) << part << "\n" << outcome.err;
+  }
+}
+
+/// A pipe that takes nothing more: who writes to it waits.
+class FullPipe {
+ public:
+  explicit FullPipe(std::string path) : path_(std::move(path)) {
+    EXPECT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+    holder_ = io_detail::FileDescriptor(::open(path_.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
+    for (char const byte = 0; ::write(holder_.get(), &byte, 1) == 1;) continue;
+  }
+  std::string const& path() const noexcept { return path_; }
+
+ private:
+  std::string path_;
+  io_detail::FileDescriptor holder_;
+};
+
+TEST_F(ExitStatus, IsASignalsAfterTwoAndNothingStays) {
+  testing::TempDir const elsewhere;
+  FullPipe const pipe(elsewhere / "pipe");  // every command prints before its outputs get their names
+  std::string const shape = elsewhere / "shape.json";
+  testing::write_file(shape, kTinyShape);
+  auto const before = folder.names();
+  struct Case {
+    std::vector<std::string> arguments;
+    std::string place;
+  };
+  for (auto const& [arguments, place] :
+       {Case{{"pack", golden.folder, "--out", folder / "x"}, "."},
+        Case{{"synth", "--config", shape, "--out", folder / "m"}, "m"},
+        Case{{"classify", "--model", golden.folder, "--data", data, "--json", folder / "x", "--record", folder / "r"},
+             "r"}}) {
+    Program program(arguments, "/dev/null", pipe.path());
+    ASSERT_TRUE(wait_for_entry(folder / place, ".sida-"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    program.send_at_once({SIGINT, SIGTERM});
+    EXPECT_GE(program.wait().status, 1000) << arguments.front();
+    EXPECT_EQ(folder.names(), before) << arguments.front();
   }
 }
 
