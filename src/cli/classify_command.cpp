@@ -159,6 +159,11 @@ class ClassifyObserver {
   Clock::time_point began_;
 };
 
+std::uint64_t least_loads(DemandLog const& log, ServedModel const& served) {
+  return belady_min_loads(log.events(), static_cast<std::uint32_t>(served.checkpoint.expert_count()),
+                          served.store->slots());
+}
+
 class ClassifyCommand final : public Command {
  public:
   std::string name() const override { return "classify"; }
@@ -268,8 +273,7 @@ class ClassifyCommand final : public Command {
     account.hit_rates = meter.rates();
     account.accuracy = outputs.results.accuracy();
     account.logits_sha256 = outputs.results.logits_sha256();
-    account.min_loads = belady_min_loads(
-        observer.log().events(), static_cast<std::uint32_t>(served.checkpoint.expert_count()), served.store->slots());
+    if (!options_.warms_up) account.min_loads = least_loads(observer.log(), served);
     return account;
   }
 
