@@ -114,6 +114,14 @@ TEST_F(ExitStatus, IsTwoForMalformedAndNegativeValuesAndUnknownOptions) {
                                                          {"--likely", "30"},
                                                          {"--likely", "30", "--prefetch", "oracle"},
                                                          {"--likely", "30", "--mode", "predicted"},
+                                                         {"--predictor", "file"},
+                                                         {"--predictor", "file", "--prefetch", "oracle"},
+                                                         {"--sparsemax", "exact"},
+                                                         {"--sparsemax", "released", "--prefetch", "popularity"},
+                                                         {"--device-budget", "20%"},
+                                                         {"--device", "cpu", "--device-budget", "100%"},
+                                                         {"--preload"},
+                                                         {"--preload", "--device", "cpu"},
                                                          {"--threads", "18446744073709551617"}};
   for (auto const& misuse : misuses) expect_failure(run(classify(misuse)), 2, misuse.front() + " " + misuse.back());
   expect_failure(run({}), 2, "no command");
@@ -122,6 +130,9 @@ TEST_F(ExitStatus, IsTwoForMalformedAndNegativeValuesAndUnknownOptions) {
   expect_failure(run({"classify", "--model", golden.folder}), 2, "no input");
   expect_failure(run({"encode", "--model", golden.folder, "--data", data}), 2, "no output");
   expect_failure(run(encode({"--pool", "max"})), 2, "--pool max");
+  expect_failure(run(encode({"--device", "cpu", "--preload"})), 2, "--preload");
+  expect_failure(run({"fidelity", "--model", golden.folder, "--data", data, "--device", "cpu", "--preload"}), 2,
+                 "--preload");
 }
 
 TEST_F(ExitStatus, IsOneForFilesThatAreNotThere) {
