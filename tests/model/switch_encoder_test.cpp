@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <functional>
 #include <stop_token>
 #include <string>
@@ -15,6 +16,7 @@
 #include "tests/model/encoder_fixture.hpp"
 #include "tests/model/random_checkpoint.hpp"
 #include "tests/support/fault_source.hpp"
+#include "tests/support/stopping_pool.hpp"
 
 namespace sida::testing {
 namespace {
@@ -49,13 +51,24 @@ TEST_F(SwitchEncoderTest, GivesTheSameBytesOnAnyNumberOfThreads) {
 }
 
 TEST_F(SwitchEncoderTest, StopsWithinAStepAndHasNoBatchThen) {
-  std::stop_source source;
-  LoadedEncoder loaded(folder_.path(), 0, {.stop = source.get_token()});
-  SwitchEncoder::State state;
-  must(loaded.encoder->begin(batch(1), state));
-  source.request_stop();
-  EXPECT_EQ(loaded.encoder->run_to(0, state, pool_).code(), Errc::cancelled);
-  EXPECT_EQ(loaded.encoder->run_to(0, state, pool_).code(), Errc::invalid_argument);
+  constexpr std::size_t kAttention = 2;  // runs of the pool: norm, projections, attention
+  LoadedEncoder const loaded(folder_.path());
+  auto const changed_bytes = [&](std::size_t stops_at, Errc code) {
+    test::WatchedMemory memory;
+    std::stop_source source;
+    test::StoppingPool pool(memory, source, stops_at);
+    SwitchOptions const options{.stop = source.get_token()};
+    auto const encoder = value_of(SwitchEncoder::load(loaded.checkpoint, *loaded.store, options, memory));
+    SwitchEncoder::State state;
+    must(encoder->begin(batch(1), state));
+    EXPECT_EQ(encoder->run_to(0, state, pool).code(), code);
+    EXPECT_EQ(encoder->run_to(0, state, pool_).code(), Errc::invalid_argument);
+    return pool.changed_bytes();
+  };
+  auto const whole = changed_bytes(1000, Errc::ok);
+  auto const stopped = changed_bytes(kAttention, Errc::cancelled);
+  ASSERT_EQ(stopped.size(), kAttention + 1) << "nothing runs after it";
+  EXPECT_LT(stopped[kAttention], whole[kAttention] / 4) << "nothing but each head's values and bias, set up beforehand";
 }
 
 TEST_F(SwitchEncoderTest, GivesTheSameBytesUnderAnyBudget) {
