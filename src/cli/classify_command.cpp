@@ -159,6 +159,11 @@ class ClassifyObserver {
   Clock::time_point began_;
 };
 
+std::uint64_t least_loads(DemandLog const& log, ServedModel const& served) {
+  return belady_min_loads(log.events(), static_cast<std::uint32_t>(served.checkpoint.expert_count()),
+                          served.store->slots());
+}
+
 class ClassifyCommand final : public Command {
  public:
   std::string name() const override { return "classify"; }
@@ -172,6 +177,7 @@ class ClassifyCommand final : public Command {
     add_choice(app, "--prefetch", options_.prefetch, prefetch_words(), "Who tells what to load ahead", 1)
         ->default_str("none; in predicted mode hash");
     add_hash_options(app, options_.hash);
+    sparsemax_ = app.get_option("--sparsemax");
     likely_ = add_plan_options(app, options_.hash);
     lookahead_ =
         add_number(app, "--lookahead", options_.lookahead, {0, 65536}, "Batches whose experts are loaded ahead");
@@ -184,7 +190,9 @@ class ClassifyCommand final : public Command {
   }
 
   void check() const override {
+    check_serve_options(options_.serve);
     check_input_options(options_.input);
+    check_hash_options();
     if (options_.warms_up && options_.mode == RunMode::predicted) {
       throw CLI::ValidationError("--warm-up", "this is for --mode exact");
     }
@@ -196,17 +204,12 @@ class ClassifyCommand final : public Command {
     if (lookahead_->count() > 0 && prefetch == Prefetch::none) {
       throw CLI::ValidationError("--lookahead", "without --prefetch nothing is loaded ahead");
     }
-    if (likely_->count() > 0 && (predicted || prefetch != Prefetch::hash)) {
-      throw CLI::ValidationError("--likely", "this is for --mode exact with --prefetch hash");
-    }
-    if (!predicted && (options_.hash.top_k != 1 || options_.hash.renormalise)) {
-      throw CLI::ValidationError("--top-k, --renormalise", "these are for --mode predicted");
-    }
   }
 
   Status run(Session& session) override {
     std::array const inputs{options_.serve.model, options_.input.data, options_.hash.predictor};
-    SIDA_TRY(require_apart(std::array{options_.out, options_.json}, inputs));
+    auto const [experts, sequences, meta] = RoutingRecord::paths_in(options_.record);
+    SIDA_TRY(require_apart(std::array{options_.out, options_.json, experts, sequences, meta}, inputs));
     SIDA_TRY(require_folder_apart(options_.record, inputs));
     if (options_.mode == RunMode::predicted) {
       options_.serve.routing = SwitchRouting::given;
@@ -236,6 +239,19 @@ class ClassifyCommand final : public Command {
   }
 
  private:
+  void check_hash_options() const {
+    bool const predicted = options_.mode == RunMode::predicted;
+    if (likely_->count() > 0 && (predicted || options_.prefetch_or_default() != Prefetch::hash)) {
+      throw CLI::ValidationError("--likely", "this is for --mode exact with --prefetch hash");
+    }
+    if (!predicted && (options_.hash.top_k != 1 || options_.hash.renormalise)) {
+      throw CLI::ValidationError("--top-k, --renormalise", "these are for --mode predicted");
+    }
+    if (!options_.needs_hash() && (!options_.hash.predictor.empty() || sparsemax_->count() > 0)) {
+      throw CLI::ValidationError("--predictor, --sparsemax", "these are for --prefetch hash and --mode predicted");
+    }
+  }
+
   /// Prepares the predictor, and then runs and accounts for all batches.
   Result<RunAccount> measure(ServedModel& served, InputRows const& input, Outputs& outputs, Session const& session) {
     bool const shows = session.has_terminal() && !options_.quiet;
@@ -267,8 +283,7 @@ class ClassifyCommand final : public Command {
     account.hit_rates = meter.rates();
     account.accuracy = outputs.results.accuracy();
     account.logits_sha256 = outputs.results.logits_sha256();
-    account.min_loads = belady_min_loads(
-        observer.log().events(), static_cast<std::uint32_t>(served.checkpoint.expert_count()), served.store->slots());
+    if (!options_.warms_up) account.min_loads = least_loads(observer.log(), served);
     return account;
   }
 
@@ -284,6 +299,7 @@ class ClassifyCommand final : public Command {
   }
 
   ClassifyOptions options_;
+  CLI::Option const* sparsemax_ = nullptr;
   CLI::Option const* likely_ = nullptr;
   CLI::Option const* lookahead_ = nullptr;
 };

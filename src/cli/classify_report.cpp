@@ -46,6 +46,13 @@ void add_predictor(Report& report, RunSettings const& settings) {
   }
 }
 
+std::string least_text(RunAccount const& account, ServedModel const& served) {
+  if (!account.min_loads) return "";
+  std::uint64_t const least = *account.min_loads * served.store->slot_bytes();
+  std::string const text = "; the least possible is " + format_bytes(least);
+  return least == 0 ? text : text + " (" + format_fixed(ratio(account.store.bytes_loaded, least), 2) + "x)";
+}
+
 }  // namespace
 
 ReadStats operator-(ReadStats const& later, ReadStats const& earlier) noexcept {
@@ -109,7 +116,7 @@ Report make_report(RunAccount const& account, RunSettings const& settings, Serve
   report.add("budget_bytes", served.budget_bytes);
   report.add("peak_resident_expert_bytes", account.store.peak_resident_bytes);
   report.add("expert_bytes_read", account.store.bytes_loaded);
-  report.add("min_expert_bytes_read", account.min_loads * slot_bytes);
+  if (account.min_loads) report.add("min_expert_bytes_read", *account.min_loads * slot_bytes);
   add_store(report, account.store, account.reads);
   if (served.host_store) {
     report.add("host_slots", std::uint64_t{served.host_store->slots()});
@@ -121,7 +128,6 @@ Report make_report(RunAccount const& account, RunSettings const& settings, Serve
 }
 
 std::string make_summary(RunAccount const& account, RunSettings const& settings, ServedModel const& served) {
-  std::uint64_t const least = account.min_loads * served.store->slot_bytes();
   StoreStats const& stats = account.store;
   Table table;
   table.row("sequences", std::to_string(account.sequences) + " (" + std::to_string(account.tokens) +
@@ -137,10 +143,7 @@ std::string make_summary(RunAccount const& account, RunSettings const& settings,
                                  std::to_string(served.checkpoint.expert_count()) + " experts (" +
                                  format_bytes(served.expert_bytes_total()) + ")");
   table.row("most resident", format_bytes(stats.peak_resident_bytes));
-  table.row(
-      "experts read",
-      format_bytes(stats.bytes_loaded) + "; the least possible is " + format_bytes(least) +
-          (least > 0 && !settings.warmed_up ? " (" + format_fixed(ratio(stats.bytes_loaded, least), 2) + "x)" : ""));
+  table.row("experts read", format_bytes(stats.bytes_loaded) + least_text(account, served));
   table.row("expert hits", std::to_string(stats.hits) + " of " + std::to_string(stats.hits + stats.misses) + " (" +
                                format_fixed(100 * ratio(stats.hits, stats.hits + stats.misses), 1) + " %)");
   table.row("peak memory", format_bytes(peak_rss_bytes()));

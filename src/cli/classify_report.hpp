@@ -26,8 +26,9 @@ struct RunAccount {
   StoreStats store;
   ReadStats reads;
   PipelineStats pipeline;
-  HitRates hit_rates;           ///< of plans that name experts per token, in exact mode
-  std::uint64_t min_loads = 0;  ///< the least that any schedule could have loaded
+  HitRates hit_rates;  ///< of plans that name experts per token, in exact mode
+  /// The least that any schedule could have loaded, starting empty; none for a run that was warmed up.
+  std::optional<std::uint64_t> min_loads;
 };
 
 /// The settings that a run is reported under.

@@ -31,17 +31,24 @@ RoutingRecord::Folder::~Folder() {
   if (!path.empty()) ::rmdir(path.c_str());
 }
 
+std::array<std::string, 3> RoutingRecord::paths_in(std::string const& folder) {
+  if (folder.empty()) return {};
+  return {folder + "/experts.npy", folder + "/seqs.jsonl", folder + "/meta.json"};
+}
+
 Result<RoutingRecord> RoutingRecord::create(std::string const& folder, RecordMeta meta) {
   Folder made;
   if (::mkdir(folder.c_str(), 0777) == 0) {
     made.path = folder;
+    made.guard = RemovedWhenKilled(folder);
   } else if (errno != EEXIST) {
     return Error(Errc::io, folder + ": cannot make this folder: " + std::strerror(errno));
   }
   std::vector<std::uint64_t> const row_shape = {meta.moe_layers, static_cast<std::uint64_t>(meta.top_k)};
-  SIDA_TRY_ASSIGN(auto experts, NpyWriter::create(folder + "/experts.npy", NpyType::u16, row_shape));
-  SIDA_TRY_ASSIGN(auto sequences, OutputFile::create(folder + "/seqs.jsonl"));
-  SIDA_TRY_ASSIGN(auto meta_file, OutputFile::create(folder + "/meta.json"));
+  auto const [experts_path, sequences_path, meta_path] = paths_in(folder);
+  SIDA_TRY_ASSIGN(auto experts, NpyWriter::create(experts_path, NpyType::u16, row_shape));
+  SIDA_TRY_ASSIGN(auto sequences, OutputFile::create(sequences_path));
+  SIDA_TRY_ASSIGN(auto meta_file, OutputFile::create(meta_path));
   return RoutingRecord(std::move(made), std::move(meta), std::move(experts), std::move(sequences),
                        std::move(meta_file));
 }

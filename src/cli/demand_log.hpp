@@ -1,9 +1,11 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "cli/interrupt.hpp"
 #include "cli/npy.hpp"
 #include "cli/output_file.hpp"
 #include "sida/core/result.hpp"
@@ -44,6 +46,8 @@ struct RecordMeta {
 /// for them goes with them when there is none.
 class RoutingRecord {
  public:
+  /// Where the files of a record in `folder` go: experts, sequences, meta. For no folder, empty names.
+  static std::array<std::string, 3> paths_in(std::string const& folder);
   /// @return io.
   static Result<RoutingRecord> create(std::string const& folder, RecordMeta meta);
   RoutingRecord(RoutingRecord&&) = default;
@@ -60,8 +64,9 @@ class RoutingRecord {
   /// A folder that is removed again, if it is empty, unless kept.
   struct Folder {
     std::string path;  // empty: not ours to remove
+    RemovedWhenKilled guard;
     Folder() = default;
-    Folder(Folder&& other) noexcept : path(std::move(other.path)) { other.path.clear(); }
+    Folder(Folder&& other) noexcept : path(std::move(other.path)), guard(std::move(other.guard)) { other.path.clear(); }
     Folder& operator=(Folder&&) = delete;
     ~Folder();
   };

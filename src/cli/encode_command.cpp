@@ -81,7 +81,10 @@ class EncodeCommand final : public Command {
     app.add_flag("--quiet", options_.quiet, "No summary and no progress bar");
   }
 
-  void check() const override { check_input_options(options_.input); }
+  void check() const override {
+    check_serve_options(options_.serve);
+    check_input_options(options_.input);
+  }
 
   Status run(Session& session) override {
     SIDA_TRY(require_apart(std::array{options_.out}, std::array{options_.serve.model, options_.input.data}));

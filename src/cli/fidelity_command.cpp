@@ -86,7 +86,10 @@ class FidelityCommand final : public Command {
     add_path(app, "--json", json_, "Write the figures to this file");
     app.add_flag("--quiet", quiet_, "No table and no progress bar");
   }
-  void check() const override { check_input_options(input_); }
+  void check() const override {
+    check_serve_options(setup_.serve);
+    check_input_options(input_);
+  }
 
   Status run(Session& session) override {
     SIDA_TRY(require_apart(std::array{json_}, std::array{setup_.serve.model, input_.data, setup_.hash.predictor}));

@@ -33,7 +33,10 @@ void on_signal(int signal) {
   int const saved = errno;
   if (was_signalled.exchange(true)) {
     for (FileName const& name : file_names) {
-      if (name.is_set.load()) ::unlink(name.path);
+      if (name.is_set.load()) ::unlink(name.path);  // fails on a folder
+    }
+    for (FileName const& name : file_names) {
+      if (name.is_set.load()) ::rmdir(name.path);  // fails on a file, and on a folder that isn't empty
     }
     std::signal(signal, SIG_DFL);
     std::raise(signal);  // comes when the handler returns

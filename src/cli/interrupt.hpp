@@ -8,8 +8,8 @@
 
 namespace sida::cli {
 
-/// A file that a second signal removes before it kills the process. There is room for a few at a time; those beyond
-/// it stay behind. Move-only.
+/// A file that a second signal removes before it kills the process, or a folder, if nothing else is in it by then.
+/// There is room for a few at a time; those beyond it stay behind. Move-only.
 class RemovedWhenKilled {
  public:
   RemovedWhenKilled() = default;

@@ -69,6 +69,16 @@ std::optional<Decimal> take_decimal(std::string_view& text) {
   throw CLI::ValidationError(option, reason);
 }
 
+template <class V>
+CLI::Option* add_any_budget(CLI::App& app, std::string const& name, V& value, std::string const& description) {
+  auto const parse = [&value, name](std::string const& text) {
+    auto const budget = Budget::parse(text);
+    if (!budget) reject(name, budget.message());
+    value = *budget;
+  };
+  return app.add_option_function<std::string>(name, parse, description)->type_name("BUDGET")->default_str("100%");
+}
+
 }  // namespace
 
 Result<Budget> Budget::parse(std::string_view text) {
@@ -136,12 +146,12 @@ CLI::Option* add_path(CLI::App& app, std::string const& name, std::string& value
 }
 
 CLI::Option* add_budget(CLI::App& app, std::string const& name, Budget& value, std::string const& description) {
-  auto const parse = [&value, name](std::string const& text) {
-    auto const budget = Budget::parse(text);
-    if (!budget) reject(name, budget.message());
-    value = *budget;
-  };
-  return app.add_option_function<std::string>(name, parse, description)->type_name("BUDGET")->default_str("100%");
+  return add_any_budget(app, name, value, description);
+}
+
+CLI::Option* add_budget(CLI::App& app, std::string const& name, std::optional<Budget>& value,
+                        std::string const& description) {
+  return add_any_budget(app, name, value, description);
 }
 
 namespace detail {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -51,8 +52,10 @@ CLI::Option* add_number(CLI::App& app, std::string const& name, std::uint64_t& v
 /// `--name FILE` into `value`. An empty path is malformed: it is a shell variable that was never set.
 CLI::Option* add_path(CLI::App& app, std::string const& name, std::string& value, std::string const& description);
 
-/// `--name BUDGET`.
+/// `--name BUDGET`. The second takes everything as its default, and tells whether it was given.
 CLI::Option* add_budget(CLI::App& app, std::string const& name, Budget& value, std::string const& description);
+CLI::Option* add_budget(CLI::App& app, std::string const& name, std::optional<Budget>& value,
+                        std::string const& description);
 
 /// `--name WORD`: one of `choices`, each a word and what it stands for. The word of the present value is the default.
 /// V is T or std::optional<T>. The last `unlisted` words are taken and not told of: they are for tests.

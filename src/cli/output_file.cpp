@@ -143,6 +143,20 @@ bool is_input(std::string const& output, std::string const& input) {
   return false;
 }
 
+/// What is written to one of them would be lost to the other. Devices, pipes and open descriptors take both.
+bool is_one_place(std::string const& a, std::string const& b) {
+  using Kind = io_detail::OutputTarget::Kind;
+  auto const to = io_detail::find_output_target(a);
+  auto const other = io_detail::find_output_target(b);
+  if (!to || !other) return a == b;
+  if (to->kind != other->kind) return is_same_file(a, b);  // a file by its name, and by an open descriptor
+  if (to->kind != Kind::file) return false;
+  std::error_code error;  // neither file needs to be there yet
+  fs::path const x = to->path, y = other->path;
+  return x.filename() == y.filename() &&
+         (x == y || fs::equivalent(io_detail::folder_of(to->path), io_detail::folder_of(other->path), error));
+}
+
 }  // namespace
 
 Status require_apart(std::span<std::string const> outputs, std::span<std::string const> inputs) {
@@ -153,8 +167,9 @@ Status require_apart(std::span<std::string const> outputs, std::span<std::string
       return {Errc::invalid_argument, outputs[i] + ": would replace what is read from " + input};
     }
     for (std::size_t j = 0; j < i; ++j) {
-      if (outputs[j] != outputs[i] || outputs[i].starts_with("/dev/")) continue;
-      return {Errc::invalid_argument, outputs[i] + ": is to be written twice"};
+      if (outputs[j].empty() || !is_one_place(outputs[i], outputs[j])) continue;
+      std::string const as = outputs[j] == outputs[i] ? "" : ", also as " + outputs[j];
+      return {Errc::invalid_argument, outputs[i] + ": is to be written twice" + as};
     }
   }
   return {};

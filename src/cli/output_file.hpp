@@ -64,7 +64,8 @@ class OutputFile {
   std::string buffer_;
 };
 
-/// That no file which a run will write is one that it reads, or another that it writes. Empty names count for nothing.
+/// That no file which a run will write is one that it reads, or another that it writes, however they are spelt. Empty
+/// names count for nothing.
 /// @return invalid_argument. `inputs`: files, or folders whose files are all read.
 Status require_apart(std::span<std::string const> outputs, std::span<std::string const> inputs);
 /// That a folder in which a run makes files of its own is neither an input nor the folder that an input stands in.

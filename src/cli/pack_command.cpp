@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/command.hpp"
+#include "cli/interrupt.hpp"
 #include "cli/options.hpp"
 #include "cli/output_file.hpp"
 #include "cli/progress.hpp"
@@ -56,6 +57,8 @@ Status PackCommand::run(Session& session) {
   auto progress = std::make_unique<Progress>(session.has_terminal(), "packing", "bytes");
   options.progress = [&](std::uint64_t done, std::uint64_t total) { progress->update(done, total); };
   options.cancelled = [&] { return session.stopped(); };
+  RemovedWhenKilled guard;
+  options.started = [&](std::string const& temporary) { guard = RemovedWhenKilled(temporary); };
   options.written = [&](std::uint64_t bytes) {
     progress.reset();  // the bar goes before the line comes
     return print(out_ + ": " + std::to_string(checkpoint.expert_count()) + " experts, " + format_bytes(bytes) + "\n");

@@ -62,16 +62,13 @@ void add_serve_options(CLI::App& app, ServeOptions& options) {
   add_path(app, "--model", options.model, "Checkpoint folder in Hugging Face's form, or packed container FILE.sida")
       ->type_name("PATH")
       ->required();
-  auto* const device =
-      add_choice(app, "--device", options.device, kDevices, "What computes: the CPU, or the first GPU");
+  add_choice(app, "--device", options.device, kDevices, "What computes: the CPU, or the first GPU");
   add_budget(app, "--budget", options.budget,
              "Most bytes of experts in host memory, resident or on their way: a share of all experts (20%), a size "
              "(512MiB, 2GB) or a number of bytes");
-  add_budget(app, "--device-budget", options.device_budget, "With --device cuda, the same for GPU memory")
-      ->needs(device);
+  add_budget(app, "--device-budget", options.device_budget, "With --device cuda, the same for GPU memory");
   app.add_flag("--preload", options.preloads,
-               "With --device cuda, fill host memory with experts before the first batch, as many as its budget holds")
-      ->needs(device);
+               "With --device cuda, fill host memory with experts before the first batch, as many as its budget holds");
   add_choice(app, "--policy", options.policy, policy_words(), "Which expert leaves when another needs its slot");
   add_prefetch_depth(app, options.prefetch_depth);
   add_number(app, "--threads", options.threads, {1, kMaxThreads}, "Compute threads");
@@ -79,6 +76,12 @@ void add_serve_options(CLI::App& app, ServeOptions& options) {
              "What happens to tokens beyond an expert's capacity, as a version of transformers does it");
   add_choice(app, "--read-path", options.read_path, kReadPaths, "How experts are read from disk");
   add_choice(app, "--isa", options.isa, isa_words(), "Instruction set of the CPU kernels");
+}
+
+void check_serve_options(ServeOptions const& options) {
+  if (options.device == Device::cuda) return;
+  if (options.device_budget) throw CLI::ValidationError("--device-budget", "this is for --device cuda");
+  if (options.preloads) throw CLI::ValidationError("--preload", "this is for --device cuda");
 }
 
 Result<std::unique_ptr<ServedModel>> ServedModel::open(ServeOptions const& options, SourceDecorator const& decorate) {
@@ -131,7 +134,8 @@ Status ServedModel::open_stores(ServeOptions const& options) {
     return {};
   }
   host_store = std::move(host);
-  SIDA_TRY_ASSIGN(store, device->open_store(*checkpoint.experts, *host_store, of_budget(options.device_budget)));
+  SIDA_TRY_ASSIGN(
+      store, device->open_store(*checkpoint.experts, *host_store, of_budget(options.device_budget.value_or(Budget()))));
   return {};
 }
 

@@ -39,9 +39,9 @@ enum class Device : std::uint8_t { cpu, cuda };
 struct ServeOptions {
   std::string model;
   Device device = Device::cpu;
-  Budget budget;          ///< of host memory
-  Budget device_budget;   ///< of GPU memory
-  bool preloads = false;  ///< host memory is filled with experts beforehand
+  Budget budget;                        ///< of host memory
+  std::optional<Budget> device_budget;  ///< of GPU memory; none: all experts
+  bool preloads = false;                ///< host memory is filled with experts beforehand
   PolicyKind policy = PolicyKind::lfru;
   std::uint64_t threads = default_threads();
   CapacityRule capacity = CapacityRule::hf;
@@ -61,6 +61,8 @@ struct ServeOptions {
 /// Declares --model, --device, --budget, --device-budget, --preload, --policy, --prefetch-depth, --threads, --capacity,
 /// --read-path and --isa.
 void add_serve_options(CLI::App& app, ServeOptions& options);
+/// What one of them says of another. Throws CLI::ValidationError.
+void check_serve_options(ServeOptions const& options);
 
 std::string_view to_string(CapacityRule rule) noexcept;
 std::string_view to_string(ReadPath path) noexcept;

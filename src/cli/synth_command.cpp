@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -12,6 +13,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/command.hpp"
+#include "cli/interrupt.hpp"
 #include "cli/options.hpp"
 #include "cli/output_file.hpp"
 #include "cli/progress.hpp"
@@ -30,8 +32,10 @@ constexpr std::uint64_t kMaxConfigBytes = std::uint64_t{16} << 20;
 // About what fits the 100 MB that a safetensors header may have.
 constexpr std::uint64_t kMaxExperts = std::uint64_t{1} << 18;
 
-constexpr char kRefusal[] =
-    ": weights that \"sida synth\" did not write would be lost: give another folder, or remove them first";
+constexpr char kForeignWeights[] =
+    ": weights that \"sida synth\" did not write: give another folder, or remove them first";
+constexpr char kForeignFile[] =
+    ": \"sida synth\" would replace this and did not write it: give another folder, or remove it first";
 
 Result<SwitchConfig> read_shape(std::string const& text, std::string const& path) {
   SIDA_TRY_ASSIGN(auto const config, parse_switch_config(text, path));
@@ -63,13 +67,27 @@ Status check_space(std::filesystem::path const& folder, std::uint64_t bytes) {
           folder.string() + ": needs " + format_bytes(bytes) + ", but " + format_bytes(space.available) + " are free"};
 }
 
-/// That `folder` holds no weights but such as a run of this command wrote.
-Status check_replaceable(std::filesystem::path const& folder) {
+bool exists(std::string const& path) {
   std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
+/// Names that a checkpoint's weights have in Hugging Face's form, but for the one that this command writes.
+bool is_foreign_weights(std::string_view name) {
+  return (name.starts_with("pytorch_model") && (name.ends_with(".bin") || name.ends_with(".bin.index.json"))) ||
+         (name.starts_with("model-") && name.ends_with(".safetensors") && name.find("-of-") != name.npos) ||
+         name == "model.safetensors.index.json";
+}
+
+/// That `folder` holds no weights but such as a run of this command wrote.
+Status check_weights(std::filesystem::path const& folder) {
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    if (!is_foreign_weights(entry->path().filename().string())) continue;
+    return {Errc::invalid_argument, entry->path().string() + kForeignWeights};
+  }
   std::string const weights = (folder / "model.safetensors").string();
-  std::string const index = weights + ".index.json";
-  if (std::filesystem::exists(index, ignored)) return {Errc::invalid_argument, index + kRefusal};
-  if (!std::filesystem::exists(weights, ignored)) return {};
+  if (!exists(weights)) return {};
   SIDA_TRY_ASSIGN(auto const file, File::open(weights, ReadPath::pread));
   constexpr std::uint64_t kLengthBytes = 8;
   std::string start(kSynthHeaderStart.size(), '\0');
@@ -77,7 +95,19 @@ Status check_replaceable(std::filesystem::path const& folder) {
     SIDA_TRY(file->read_at(kLengthBytes, std::as_writable_bytes(std::span(start))));
   }
   if (start == kSynthHeaderStart) return {};
-  return {Errc::invalid_argument, weights + kRefusal};
+  return {Errc::invalid_argument, weights + kForeignWeights};
+}
+
+/// That what goes beside the weights replaces nothing but what came with weights of this command: those are published
+/// first, so without them it is somebody else's.
+Status check_beside(std::filesystem::path const& folder, bool has_tokenizer) {
+  if (exists((folder / "model.safetensors").string())) return {};
+  for (auto const* const name : {"config.json", "spiece.model"}) {
+    std::string const path = (folder / name).string();
+    bool const is_written = has_tokenizer || name == std::string_view("config.json");
+    if (is_written && exists(path)) return {Errc::invalid_argument, path + kForeignFile};
+  }
+  return {};
 }
 
 /// Makes a folder, and removes it again if this made it and nothing was kept.
@@ -89,7 +119,8 @@ class NewFolder {
     if (error) return Error(Errc::io, path.string() + ": cannot create folder: " + error.message());
     return NewFolder(std::move(path), is_new);
   }
-  NewFolder(NewFolder&& other) noexcept : path_(std::move(other.path_)), owned_(std::exchange(other.owned_, false)) {}
+  NewFolder(NewFolder&& other) noexcept
+      : path_(std::move(other.path_)), owned_(std::exchange(other.owned_, false)), guard_(std::move(other.guard_)) {}
   NewFolder& operator=(NewFolder&&) = delete;
   ~NewFolder() {
     std::error_code ignored;
@@ -100,9 +131,12 @@ class NewFolder {
   std::string file(char const* name) const { return (path_ / name).string(); }
 
  private:
-  NewFolder(std::filesystem::path path, bool owned) : path_(std::move(path)), owned_(owned) {}
+  NewFolder(std::filesystem::path path, bool owned) : path_(std::move(path)), owned_(owned) {
+    if (owned_) guard_ = RemovedWhenKilled(path_.string());
+  }
   std::filesystem::path path_;
   bool owned_;
+  RemovedWhenKilled guard_;
 };
 
 Result<OutputFile> write_file(std::string const& path, std::string const& content) {
@@ -137,7 +171,8 @@ std::string SynthCommand::manual() const {
   return R"(Writes model.safetensors and config.json, and spiece.model with --tokenizer, to
 the folder DIR: the encoder of a Switch Transformer with a classification head,
 under the names that Hugging Face uses. What an earlier run wrote there is
-replaced; weights from elsewhere are not. The answers mean nothing, but the
+replaced. Where there are weights from elsewhere, or a config.json or
+spiece.model that no run wrote, nothing is. The answers mean nothing, but the
 sizes, the routing and so the traffic between disk and memory are like those of
 a trained model: experts are used unevenly, and equal words mostly go to equal
 experts.
@@ -145,7 +180,7 @@ experts.
 Equal shape, type and seed give equal bytes. Weights are made while they are
 written and never held in memory.
 
-Exit status: 0; 1 for data, I/O, and weights in DIR from elsewhere; 2 for
+Exit status: 0; 1 for data, I/O, and a model in DIR from elsewhere; 2 for
 malformed or negative values and unknown options; 130 when interrupted.)";
 }
 
@@ -179,10 +214,11 @@ Status SynthCommand::run(Session& session) {
   if (!tokenizer_path_.empty()) {
     SIDA_TRY_ASSIGN(tokenizer, read_tokenizer_file(tokenizer_path_, config));
   }
-  SIDA_TRY(check_replaceable(out_));
+  SIDA_TRY(check_weights(out_));
   SIDA_TRY_ASSIGN(auto const folder, NewFolder::create(out_));
   SIDA_TRY(require_apart(std::array{folder.file("config.json"), folder.file("spiece.model")},
                          std::array{config_path_, tokenizer_path_}));
+  SIDA_TRY(check_beside(folder.path(), !tokenizer.empty()));
   SIDA_TRY_ASSIGN(auto weights, OutputFile::create(folder.file("model.safetensors")));
   SIDA_TRY(write_weights(config, folder, weights, session));
   SIDA_TRY_ASSIGN(auto config_file, write_file(folder.file("config.json"), adapted));

@@ -69,10 +69,14 @@ Status AtomicFile::write_at(std::uint64_t offset, std::span<std::byte const> byt
   return {};
 }
 
-Status AtomicFile::commit() {
+Status AtomicFile::finish() {
   if (::fsync(file_.get()) != 0) return system_error(Errc::io, path_, "fsync", errno);
   // What was written is not what is read next: leave the page cache to others.
   (void)::posix_fadvise(file_.get(), 0, 0, POSIX_FADV_DONTNEED);
+  return {};
+}
+
+Status AtomicFile::publish() {
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) return system_error(Errc::io, path_, "rename", errno);
   temporary_.clear();
   // Some file systems don't sync folders and say EINVAL.

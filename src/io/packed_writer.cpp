@@ -30,6 +30,7 @@ class PackedWriter {
     SIDA_TRY(plan_dense());
     SIDA_TRY(plan_sections());
     SIDA_TRY_ASSIGN(io_detail::AtomicFile file, io_detail::AtomicFile::create(path_));
+    if (input_.started) input_.started(file.temporary());
     SIDA_TRY(file.reserve(header_.file_bytes));
     SIDA_TRY(write_text(file, header_.config, input_.config_json));
     SIDA_TRY(write_text(file, header_.tokenizer, input_.tokenizer));
@@ -39,9 +40,10 @@ class PackedWriter {
     header_.index.xxh3 = io_detail::xxh3_64(index);
     SIDA_TRY(file.write_at(header_.index.offset, index));
     SIDA_TRY(file.write_at(0, io_detail::encode_packed_header(header_)));
+    SIDA_TRY(file.finish());
     if (is_cancelled()) return cancelled();
     if (input_.written) SIDA_TRY(input_.written(header_.file_bytes));
-    return file.commit();
+    return file.publish();
   }
 
  private:

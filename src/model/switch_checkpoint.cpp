@@ -144,6 +144,7 @@ Status pack_switch_checkpoint(SwitchCheckpoint const& checkpoint, std::string co
   input.experts = checkpoint.experts.get();
   input.progress = options.progress;
   input.cancelled = options.cancelled;
+  input.started = options.started;
   input.written = options.written;
   return write_packed(out_path, input);
 }

@@ -103,6 +103,16 @@ TEST_F(Classify, AccountsForTheRun) {
   EXPECT_EQ(run["batch"], 2);
 }
 
+TEST_F(Classify, NamesNoLeastAfterAWarmUp) {
+  Json const run = account({"--budget", "25%", "--warm-up"});
+  EXPECT_EQ(run["warm_up"], "yes");
+  EXPECT_FALSE(run.contains("min_expert_bytes_read")) << "it would be that of a run that starts with no expert";
+  std::vector<std::string> arguments = {"classify", "--model", golden.folder, "--data", data};
+  EXPECT_NE(test::run(arguments).out.find("; the least possible is"), std::string::npos);
+  arguments.emplace_back("--warm-up");
+  EXPECT_EQ(test::run(arguments).out.find("the least possible"), std::string::npos);
+}
+
 TEST_F(Classify, WritesOneKeyPerLine) {
   Json const run = account();
   EXPECT_EQ(lines_of(testing::read_file(json)).size(), run.size() + 2);

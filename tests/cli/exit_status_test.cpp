@@ -1,15 +1,20 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <fcntl.h>
 #include <filesystem>
 #include <sstream>
 #include <string>
 #include <sys/stat.h>
+#include <system_error>
 #include <thread>
+#include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "io/file_descriptor.hpp"
 #include "tests/cli/golden.hpp"
 #include "tests/cli/program.hpp"
 
@@ -36,6 +41,10 @@ class ExitStatus : public ::testing::Test {
   testing::TempDir folder;
   std::string data = folder / "data.jsonl";
 };
+
+constexpr char kTinyShape[] =
+    R"({"model_type": "switch_transformers", "d_model": 8, "d_ff": 8, "d_kv": 4, "num_heads": 2,)"
+    R"("num_layers": 2, "encoder_sparse_step": 2, "num_experts": 2, "vocab_size": 64})";
 
 void expect_failure(Outcome const& outcome, int status, std::string const& about) {
   EXPECT_EQ(outcome.status, status) << about << ": " << outcome.err;
@@ -105,6 +114,14 @@ TEST_F(ExitStatus, IsTwoForMalformedAndNegativeValuesAndUnknownOptions) {
                                                          {"--likely", "30"},
                                                          {"--likely", "30", "--prefetch", "oracle"},
                                                          {"--likely", "30", "--mode", "predicted"},
+                                                         {"--predictor", "file"},
+                                                         {"--predictor", "file", "--prefetch", "oracle"},
+                                                         {"--sparsemax", "exact"},
+                                                         {"--sparsemax", "released", "--prefetch", "popularity"},
+                                                         {"--device-budget", "20%"},
+                                                         {"--device", "cpu", "--device-budget", "100%"},
+                                                         {"--preload"},
+                                                         {"--preload", "--device", "cpu"},
                                                          {"--threads", "18446744073709551617"}};
   for (auto const& misuse : misuses) expect_failure(run(classify(misuse)), 2, misuse.front() + " " + misuse.back());
   expect_failure(run({}), 2, "no command");
@@ -113,6 +130,9 @@ TEST_F(ExitStatus, IsTwoForMalformedAndNegativeValuesAndUnknownOptions) {
   expect_failure(run({"classify", "--model", golden.folder}), 2, "no input");
   expect_failure(run({"encode", "--model", golden.folder, "--data", data}), 2, "no output");
   expect_failure(run(encode({"--pool", "max"})), 2, "--pool max");
+  expect_failure(run(encode({"--device", "cpu", "--preload"})), 2, "--preload");
+  expect_failure(run({"fidelity", "--model", golden.folder, "--data", data, "--device", "cpu", "--preload"}), 2,
+                 "--preload");
 }
 
 TEST_F(ExitStatus, IsOneForFilesThatAreNotThere) {
@@ -188,11 +208,13 @@ constexpr int kManyInputs = 20000;
 #endif
 
 /// Waits until the run has begun, which it has when its outputs exist.
-bool wait_for_entry(testing::TempDir const& folder, std::string const& prefix) {
+bool wait_for_entry(std::string const& folder, std::string const& prefix) {
   auto const deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (std::chrono::steady_clock::now() < deadline) {
-    auto const names = folder.names();
-    if (std::ranges::any_of(names, [&](auto const& name) { return name.starts_with(prefix); })) return true;
+    std::error_code none_yet;
+    for (auto const& entry : std::filesystem::directory_iterator(folder, none_yet)) {
+      if (entry.path().filename().string().starts_with(prefix)) return true;
+    }
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
   return false;
@@ -203,7 +225,7 @@ TEST_F(ExitStatus, Is130WhenInterruptedAndLeavesNoOutput) {
   for (auto const* const prefetch : {"none", "oracle", "wrong"}) {
     Program program(classify(
         {"--budget", "25%", "--prefetch", prefetch, "--out", folder / "preds.tsv", "--record", folder / "record"}));
-    ASSERT_TRUE(wait_for_entry(folder, ".sida-"));
+    ASSERT_TRUE(wait_for_entry(folder.path(), ".sida-"));
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     program.send(SIGINT);
     expect_failure(program.wait(), 130, prefetch);
@@ -217,21 +239,42 @@ TEST_F(ExitStatus, Is1WhenAnOutputWouldReplaceAnInput) {
   std::string const data_file = folder / "in.jsonl";
   testing::write_file(data_file, golden.jsonl());
   std::filesystem::create_symlink(data_file, folder / "link");
+  std::filesystem::create_symlink("x", folder / "link to x");
+  for (std::string const name : {"experts.npy", "seqs.jsonl", "meta.json"}) {
+    std::filesystem::create_directory(folder / name);
+    std::filesystem::create_symlink("../in.jsonl", folder / (name + "/" + name));
+  }
+  std::string const record = folder / "record";
+  std::filesystem::create_directory(record);
   std::string const weights = testing::read_file(model + "/model.safetensors");
   for (auto const& arguments : std::vector<std::vector<std::string>>{
            {"classify", "--model", model, "--data", data_file, "--out", data_file},
            {"classify", "--model", model, "--data", data_file, "--json", folder / "link"},
            {"classify", "--model", model, "--data", data_file, "--out", model + "/model.safetensors"},
            {"classify", "--model", model, "--data", data_file, "--out", folder / "x", "--json", folder / "x"},
+           {"classify", "--model", model, "--data", data_file, "--out", folder / "x", "--json", folder / "./x"},
+           {"classify", "--model", model, "--data", data_file, "--out", folder / "x", "--json", folder / "link to x"},
            {"classify", "--model", model, "--data", data_file, "--record", model},
            {"classify", "--model", model + "/", "--data", data_file, "--record", model + "/../model"},
            {"classify", "--model", model, "--data", data_file, "--record", folder.path()},
+           {"classify", "--model", model, "--data", data_file, "--record", folder / "experts.npy"},
+           {"classify", "--model", model, "--data", data_file, "--record", folder / "seqs.jsonl"},
+           {"classify", "--model", model, "--data", data_file, "--record", folder / "meta.json"},
+           {"classify", "--model", model, "--data", data_file, "--record", record, "--out", record + "/experts.npy"},
+           {"classify", "--model", model, "--data", data_file, "--record", record, "--out", record + "/seqs.jsonl"},
+           {"classify", "--model", model, "--data", data_file, "--record", record, "--json", record + "/meta.json"},
            {"encode", "--model", model, "--data", data_file, "--out", data_file},
            {"pack", model, "--out", model + "/model.safetensors"}}) {
-    expect_failure(run(arguments), 1, arguments.front() + " " + arguments.back());
+    Outcome const outcome = run(arguments);
+    expect_failure(outcome, 1, arguments.front() + " " + arguments.back());
+    EXPECT_TRUE(outcome.err.find(": would replace what is read") != std::string::npos ||
+                outcome.err.find(": is to be written twice") != std::string::npos ||
+                outcome.err.find(": is where ") != std::string::npos)
+        << outcome.err;
   }
   EXPECT_EQ(testing::read_file(data_file), golden.jsonl());
   EXPECT_EQ(testing::read_file(model + "/model.safetensors"), weights);
+  EXPECT_TRUE(std::filesystem::is_empty(record));
 }
 
 TEST_F(ExitStatus, Is1WhenTheTokenizerIsNone) {
@@ -254,7 +297,7 @@ TEST_F(ExitStatus, Is130SoonAfterAnInterruptWithinALongStep) {
   testing::write_file(data, row.dump() + "\n");
   for (auto const* const prefetch : {"none", "oracle"}) {
     Program program(classify({"--prefetch", prefetch, "--out", folder / "preds.tsv"}));
-    ASSERT_TRUE(wait_for_entry(folder, ".sida-"));
+    ASSERT_TRUE(wait_for_entry(folder.path(), ".sida-"));
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     auto const sent = std::chrono::steady_clock::now();
     program.send(SIGINT);
@@ -265,9 +308,7 @@ TEST_F(ExitStatus, Is130SoonAfterAnInterruptWithinALongStep) {
 }
 
 TEST_F(ExitStatus, Is1AndNothingAppearsWhenStandardOutputTakesNothing) {
-  testing::write_file(folder / "shape.json",
-                      R"({"model_type": "switch_transformers", "d_model": 8, "d_ff": 8, "d_kv": 4, "num_heads": 2,)"
-                      R"("num_layers": 2, "encoder_sparse_step": 2, "num_experts": 2, "vocab_size": 64})");
+  testing::write_file(folder / "shape.json", kTinyShape);
   auto const before = folder.names();
   std::vector<std::vector<std::string>> const commands = {
       {"classify", "--model", golden.folder, "--data", data, "--out", folder / "x", "--record", folder / "r"},
@@ -327,6 +368,45 @@ TEST_F(ExitStatus, ComesWithAMessageThatSaysWhatWouldBeRight) {
     Outcome const outcome = run(arguments);
     expect_failure(outcome, status, part);
     EXPECT_NE(outcome.err.find(part), std::string::npos) << part << "\n" << outcome.err;
+  }
+}
+
+/// A pipe that takes nothing more: who writes to it waits.
+class FullPipe {
+ public:
+  explicit FullPipe(std::string path) : path_(std::move(path)) {
+    EXPECT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+    holder_ = io_detail::FileDescriptor(::open(path_.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
+    for (char const byte = 0; ::write(holder_.get(), &byte, 1) == 1;) continue;
+  }
+  std::string const& path() const noexcept { return path_; }
+
+ private:
+  std::string path_;
+  io_detail::FileDescriptor holder_;
+};
+
+TEST_F(ExitStatus, IsASignalsAfterTwoAndNothingStays) {
+  testing::TempDir const elsewhere;
+  FullPipe const pipe(elsewhere / "pipe");  // every command prints before its outputs get their names
+  std::string const shape = elsewhere / "shape.json";
+  testing::write_file(shape, kTinyShape);
+  auto const before = folder.names();
+  struct Case {
+    std::vector<std::string> arguments;
+    std::string place;
+  };
+  for (auto const& [arguments, place] :
+       {Case{{"pack", golden.folder, "--out", folder / "x"}, "."},
+        Case{{"synth", "--config", shape, "--out", folder / "m"}, "m"},
+        Case{{"classify", "--model", golden.folder, "--data", data, "--json", folder / "x", "--record", folder / "r"},
+             "r"}}) {
+    Program program(arguments, "/dev/null", pipe.path());
+    ASSERT_TRUE(wait_for_entry(folder / place, ".sida-"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    program.send_at_once({SIGINT, SIGTERM});
+    EXPECT_GE(program.wait().status, 1000) << arguments.front();
+    EXPECT_EQ(folder.names(), before) << arguments.front();
   }
 }
 

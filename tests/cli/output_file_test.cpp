@@ -1,5 +1,6 @@
 #include "cli/output_file.hpp"
 
+#include <array>
 #include <csignal>
 #include <cstddef>
 #include <fcntl.h>
@@ -123,6 +124,32 @@ TEST_F(OutputFileTest, OverwritesWhereTheFileHasOffsets) {
   EXPECT_EQ(testing::read_file(folder / "f"), "1234aXcd");
   auto const appending = OutputFile::create(name_of(open("f", O_WRONLY | O_APPEND)));
   EXPECT_FALSE(appending && appending->can_overwrite());
+}
+
+TEST_F(OutputFileTest, IsWrittenOnceUnderWhateverNames) {
+  fs::create_directory(folder / "there");
+  fs::create_directory_symlink("there", folder / "link");
+  fs::create_symlink("there/x", folder / "link to x");
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  FileDescriptor const file = open("f", O_RDWR);
+  struct Case {
+    std::string a, b;
+    bool is_apart;
+  };
+  for (Case const& c :
+       {Case{"there/x", "there/x", false}, Case{"there/x", "there/./x", false}, Case{"there/x", "link/x", false},
+        Case{"there/x", "link to x", false}, Case{"there/x", "there/../there//x", false}, Case{"f", "link/../f", false},
+        Case{"none/x", "none/x", false}, Case{"there/x", "there/y", true}, Case{"there/x", "x", true},
+        Case{"none/x", "x", true}, Case{"pipe", "pipe", true}, Case{"x", "", true}}) {
+    std::string const b = c.b.empty() ? c.b : folder / c.b;
+    Status const status = require_apart(std::array{folder / c.a, b}, {});
+    EXPECT_EQ(status.code(), c.is_apart ? Errc::ok : Errc::invalid_argument) << c.a << ", " << c.b;
+  }
+  EXPECT_TRUE(require_apart(std::array<std::string, 2>{"/dev/null", "/dev/null"}, {}));
+  EXPECT_TRUE(require_apart(std::array{name_of(file), name_of(file)}, {}));
+  EXPECT_FALSE(require_apart(std::array{name_of(file), folder / "f"}, {})) << "the one replaces the other's file";
+  Status const status = require_apart(std::array<std::string, 2>{"x", "./x"}, {});
+  EXPECT_EQ(status.message(), "./x: is to be written twice, also as x");
 }
 
 TEST_F(OutputFileTest, IsNoArrayWhereItCannotOverwrite) {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -60,6 +61,14 @@ class Program {
   }
 
   void send(int signal) const { ::kill(pid_, signal); }
+
+  /// Sends all of them while the program stands still, so that it gets them before it does anything else.
+  void send_at_once(std::initializer_list<int> signals) const {
+    send(SIGSTOP);
+    ::waitpid(pid_, nullptr, WUNTRACED);
+    for (int const signal : signals) send(signal);
+    send(SIGCONT);
+  }
 
   /// Waits until the program has a handler for `signal`: start-up is slow under a sanitizer.
   bool wait_for_handler(int signal) const {

@@ -153,6 +153,35 @@ TEST_F(Synth, RefusesToReplaceWhatItDidNotWrite) {
   EXPECT_EQ(synth({}, folder.path()).status, 0) << "a folder without weights, whatever else is there";
 }
 
+TEST_F(Synth, RefusesToReplaceAForeignConfigOrTokenizer) {
+  std::string const tokenizer = std::string(SIDA_GOLDENS) + "/tokenizer/tiny.model";
+  for (std::string const name : {"config.json", "spiece.model"}) {
+    std::string const file = folder / ("of " + name) + "/" + name;
+    std::filesystem::create_directory(folder / ("of " + name));
+    testing::write_file(file, "somebody's");
+    Outcome const outcome = synth({}, folder / ("of " + name), {"--tokenizer", tokenizer});
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_NE(outcome.err.find(name + ": \"sida synth\" would replace this"), std::string::npos) << outcome.err;
+    EXPECT_EQ(testing::read_file(file), "somebody's");
+  }
+  EXPECT_EQ(synth({}, folder / "of spiece.model").status, 0) << "without --tokenizer it stays";
+  EXPECT_EQ(testing::read_file(folder / "of spiece.model/spiece.model"), "somebody's");
+}
+
+TEST_F(Synth, RefusesToWriteBesideOtherWeights) {
+  for (std::string const name : {"pytorch_model.bin", "pytorch_model-00001-of-00002.bin",
+                                 "pytorch_model.bin.index.json", "model-00001-of-00002.safetensors"}) {
+    std::string const model = folder / ("m" + name);
+    ASSERT_EQ(synth({}, model).status, 0);
+    testing::write_file(model + "/" + name, "weights");
+    std::string const config = testing::read_file(model + "/config.json");
+    Outcome const outcome = synth({.experts = 4}, model);
+    EXPECT_EQ(outcome.status, 1) << name;
+    EXPECT_NE(outcome.err.find("/" + name + ": weights that"), std::string::npos) << outcome.err;
+    EXPECT_EQ(testing::read_file(model + "/config.json"), config);
+  }
+}
+
 TEST_F(Synth, RefusesToReplaceItsInputs) {
   std::filesystem::create_directory(folder / "m");
   testing::write_file(folder / "m/config.json", config_json({}));

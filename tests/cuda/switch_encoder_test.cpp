@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/kernels.hpp"
 #include "sida/cuda/device_tier.hpp"
 #include "tests/cuda/device_encoder.hpp"
 #include "tests/cuda/device_fixture.hpp"
@@ -167,19 +168,37 @@ TEST_F(CudaSwitchEncoder, MayGoWhileABatchIsHalfWay) {
 }
 
 TEST_F(CudaSwitchEncoder, TakesMoreSequencesThanAGridHasRows) {
-  SwitchConfig config = testing::small_config();
-  config.num_layers = 2;
-  config.d_model = 8;
-  config.d_kv = 4;
-  config.num_heads = 1;
-  config.d_ff = 8;
-  if (test::kIsSanitized) GTEST_SKIP() << "65536 blocks";
-  testing::TempDir const folder;
-  testing::write_checkpoint(folder, config, testing::random_tensors(config));
-  DeviceEncoder gpu(folder.path());
-  SwitchEncoder::State state;
-  must(gpu.encoder->begin(testing::random_batch(std::vector<std::size_t>(65536, 1), config.vocab_size, 3), state));
-  must(gpu.encoder->run_to(0, state, pool_));
+  if (test::kIsSanitized) GTEST_SKIP() << "some 16 million threads";
+  std::uint32_t constexpr kSequences = 65'600;  // all but the last are empty
+  std::vector<std::uint32_t> offsets(kSequences + 1);
+  offsets.back() = 1;
+  test::DeviceBytes device_offsets(offsets.size() * sizeof(std::uint32_t)), buckets(sizeof(std::int32_t) * 2);
+  test::must(cudaMemcpy(device_offsets.bytes().data(), offsets.data(), offsets.size() * sizeof(std::uint32_t),
+                        cudaMemcpyHostToDevice));
+  test::must(cudaMemset(buckets.bytes().data(), 0, buckets.bytes().size()));
+  using Floats = std::vector<float>;
+  test::DeviceFloats q(Floats{1}, 1), k(Floats{1}, 1), v(Floats{7}, 1), bias(Floats{0}, 1), context(Floats{0}, 1);
+  cuda::kernels::Attention args;
+  args.q = q.data();
+  args.k = k.data();
+  args.v = v.data();
+  args.stride = 1;
+  args.context = context.data();
+  args.context_stride = 1;
+  args.offsets = reinterpret_cast<std::uint32_t const*>(device_offsets.bytes().data());
+  args.position_bias = bias.data();
+  args.position_buckets = reinterpret_cast<std::int32_t const*>(buckets.bytes().data());
+  args.sequences = kSequences;
+  args.heads = 1;
+  args.d_kv = 1;
+  args.buckets = 1;
+  args.max_distance = 1;
+  args.longest = 1;
+  auto const stream = testing::value_of(cuda::Stream::create());
+  test::must(cudaStreamSynchronize(nullptr));
+  test::must(cuda::kernels::attention(stream.get(), Dtype::f32, args));
+  must(stream.synchronize());
+  EXPECT_EQ(context.values(), std::vector<float>{7.0F});
 }
 
 TEST_F(CudaSwitchEncoder, WantsAStoreOfDeviceMemory) {

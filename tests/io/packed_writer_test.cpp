@@ -57,6 +57,19 @@ TEST_F(WritePacked, ReplacesAFileAndReportsProgressToTheEnd) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
 
+TEST_F(WritePacked, TellsItsTemporaryFileBeforeTheWork) {
+  PackInput pack = input();
+  std::string temporary;
+  pack.started = [&](std::string const& name) {
+    temporary = name;
+    EXPECT_TRUE(std::filesystem::is_regular_file(name));
+  };
+  pack.progress = [&](std::uint64_t, std::uint64_t) { EXPECT_FALSE(temporary.empty()); };
+  ASSERT_TRUE(write_packed(target_, pack));
+  EXPECT_EQ(std::filesystem::path(temporary).parent_path(), folder_);
+  EXPECT_FALSE(std::filesystem::exists(temporary));
+}
+
 TEST_F(WritePacked, AnOpenReaderKeepsTheOldContainer) {
   ASSERT_TRUE(write_packed(target_, input()));
   auto const old = *PackedFile::open(target_, ReadPath::pread);

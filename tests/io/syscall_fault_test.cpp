@@ -204,6 +204,28 @@ TEST_F(WriteFaults, AFailureOfAnyCallLeavesTheTargetAlone) {
   FAIL() << "never finished";
 }
 
+TEST_F(WriteFaults, NothingIsCalledWrittenThatMayYetFailForAFullDisk) {
+  auto const dense = checkpoint_.tensors();
+  auto const experts = checkpoint_.experts();
+  PackInput pack = checkpoint_.pack_input(*dense, *experts);
+  bool is_written = false;
+  pack.written = [&](std::uint64_t) {
+    is_written = true;
+    return Status();
+  };
+  faults.error = ENOSPC;
+  for (int call = 0; call < 200; ++call) {
+    is_written = false;
+    faults.fail_write_in = call;
+    Status const status = write_packed(checkpoint_.packed_path(), pack);
+    bool const names_it = status || status.message().find("rename") != std::string::npos ||
+                          status.message().find("fsync its folder") != std::string::npos;
+    EXPECT_EQ(is_written, names_it) << call << ": " << status.message();
+    if (status) return;
+  }
+  FAIL() << "never finished";
+}
+
 TEST_F(WriteFaults, ShortAndInterruptedWritesGoOn) {
   ASSERT_TRUE(checkpoint_.pack());
   std::string const whole = testing::read_file(checkpoint_.packed_path());

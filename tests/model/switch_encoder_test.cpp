@@ -481,7 +481,9 @@ TEST_F(SwitchEncoderTest, ReportsThatMemoryRanOut) {
   memory.fails = true;
   EXPECT_EQ(encoder->run_to(0, state, pool_).code(), Errc::out_of_memory);
   memory.fails = false;
-  must(encoder->run_to(0, state, pool_));
+  EXPECT_EQ(encoder->run_to(0, state, pool_).code(), Errc::invalid_argument);  // there is no batch
+  run_batch(*encoder, batch(1), state, pool_);
+  EXPECT_EQ(output_bytes(state), outputs(*loaded.encoder, batch(1), pool_));
 }
 
 TEST_F(SwitchEncoderTest, KeepsOneBiasPerBucketHoweverFarPositionsReach) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -15,6 +16,7 @@
 #include <gtest/gtest.h>
 
 #include "sida/io/safetensors.hpp"
+#include "tests/support/stopped_run.hpp"
 
 namespace sida {
 namespace {
@@ -166,11 +168,17 @@ TEST_F(LstmHashTest, DoesNotDependOnCompanyOrThreads) {
 }
 
 TEST_F(LstmHashTest, StopsWithinAPrediction) {
-  std::stop_source source;
-  auto hash = load({.stop = source.get_token()});
-  EXPECT_TRUE(hash.predict(input()));
-  source.request_stop();
-  EXPECT_EQ(hash.predict(input()).code(), Errc::cancelled);
+  test::WatchedMemory memory;
+  auto const changed_bytes = [&](std::size_t stops_at, Errc code) {
+    std::stop_source source;
+    test::StopsAtRun pool(memory, source, stops_at);
+    auto const hash = LstmHash::load(source_, {.stop = source.get_token()}, pool, memory);
+    EXPECT_TRUE(hash) << hash.message();
+    EXPECT_EQ(hash->predict(input()).code(), code);
+    return pool.changed_bytes();
+  };
+  EXPECT_EQ(std::ranges::count(changed_bytes(1000, Errc::ok), 0U), 0);
+  EXPECT_EQ(std::ranges::count(changed_bytes(0, Errc::cancelled), 0U), 3) << "two recurrences and the attention";
 }
 
 TEST_F(LstmHashTest, PlansQueuedRequestsAsItPlansEach) {

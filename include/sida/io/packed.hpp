@@ -42,13 +42,16 @@ struct PackInput {
   ExpertSource const* experts = nullptr;
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;  ///< may be empty
   std::function<bool()> cancelled;  ///< may be empty; asked before each record and each 1 MiB
-  /// May be empty. Called when all is written, with the size of the file, which doesn't appear if this fails.
+  /// May be empty. Called with the name of the temporary file, once it is there: for who must remove it when the
+  /// process is killed.
+  std::function<void(std::string const& temporary)> started = {};
+  /// May be empty. Called when all is on disk, with the size of the file, which doesn't appear if this fails.
   std::function<Status(std::uint64_t file_bytes)> written = {};
 };
 
 /// Writes a container atomically: temporary file beside `path`, fsync, rename. On failure the temporary is removed
 /// and `path` is as it was. (One exception: when the new name itself can't be made durable, that is reported, and
-/// `path` is the new file.) A process killed midway leaves `.sida-PID-N.tmp` behind.
+/// `path` is the new file.) A process killed midway leaves `.sida-PID-N.tmp` behind, which `started` names.
 /// @return invalid_argument, not_found (a tensor, the folder), cancelled, io, or what the sources return.
 SIDA_API Status write_packed(std::string const& path, PackInput const& input);
 

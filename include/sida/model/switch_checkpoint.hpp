@@ -51,8 +51,9 @@ SIDA_API Result<SwitchCheckpoint> open_switch_checkpoint(std::string const& path
 struct SwitchPackOptions {
   std::string tokenizer;  ///< bytes of a SentencePiece model, in place of the checkpoint's own
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;
-  std::function<bool()> cancelled;                               ///< asked between records
-  std::function<Status(std::uint64_t file_bytes)> written = {};  ///< as in `PackInput`
+  std::function<bool()> cancelled;                                 ///< asked between records
+  std::function<void(std::string const& temporary)> started = {};  ///< as in `PackInput`
+  std::function<Status(std::uint64_t file_bytes)> written = {};    ///< as in `PackInput`
 };
 
 /// Writes `checkpoint` as a packed container, atomically: on failure `out_path` is as it was.
