@@ -24,6 +24,21 @@ TEST_F(CudaMemory, PinnedBytesTravelBothWays) {
   EXPECT_EQ(std::memcmp(there.bytes().data(), back.bytes().data(), kBytes), 0);
 }
 
+// Large enough that several threads touch it.
+TEST_F(CudaMemory, MuchPinnedMemoryIsThereToItsLastByte) {
+  cuda::PinnedMemory memory;
+  constexpr std::size_t kBytes = (std::size_t{600} << 20) + 5;
+  Buffer buffer = test::take(Buffer::allocate(memory, kBytes));
+  EXPECT_EQ(buffer.bytes().size(), kBytes);
+  test::DeviceBytes device(1);
+  auto const stream = test::take(cuda::Stream::create());
+  for (std::size_t const at : {std::size_t{0}, kBytes / 2, kBytes - 1}) {
+    test::must(cudaMemcpyAsync(&buffer.bytes()[at], device.bytes().data(), 1, cudaMemcpyDeviceToHost, stream.get()));
+    test::must(stream.synchronize());
+    EXPECT_EQ(buffer.bytes()[at], std::byte{0xFF});
+  }
+}
+
 TEST_F(CudaMemory, TooMuchIsAnErrorWithItsSize) {
   cuda::DeviceMemory memory;
   auto const buffer = Buffer::allocate(memory, std::size_t{1} << 46, 256);

@@ -222,7 +222,8 @@ TEST_F(CudaMoeLayer, BytesDoNotDependOnResidency) {
     World world({.experts = 16, .k = 2, .kind = FfnKind::gelu, .d_model = 72, .d_ff = 104}, dtype,
                 {4, 0, 1, 20, 11, 0, 2, 1, 9, 3, 1, 1, 8, 7, 30, 5});
     std::optional<std::vector<float>> first;
-    for (std::uint32_t const slots : {1U, 2U, 5U, 16U}) {
+    using Slots = std::vector<std::uint32_t>;
+    for (std::uint32_t const slots : test::kIsSanitized ? Slots{1, 5} : Slots{1, 2, 5, 16}) {
       for (std::uint32_t const host_slots : {1U, 16U}) {
         Engine engine(world, slots, host_slots);
         for (int repeat = 0; repeat < 2; ++repeat) {

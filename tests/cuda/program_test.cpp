@@ -83,6 +83,23 @@ TEST_F(CudaProgram, AnswersTheSameBytesWhateverTheBudgetsPoliciesAndPlans) {
   }
 }
 
+TEST_F(CudaProgram, TakesTheRoutingFromAHashFunction) {
+  testing::write_file(folder_ / "data.tsv", "sentence\tlabel\nA good song.\t1\nNo rhythm at all.\t0\n");
+  auto const answer = [&](std::vector<std::string> const& more) {
+    std::string const json = folder_ / "hash.json";
+    std::vector<std::string> arguments = {
+        "classify", "--model", SIDA_REFERENCE_MODEL, "--data", folder_ / "data.tsv", "--quiet",
+        "--json",   json,      "--device",           "cuda"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    Outcome const outcome = run(arguments);
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    return outcome.status == 0 ? Json::parse(testing::read_file(json))["logits_sha256"].get<std::string>() : "";
+  };
+  EXPECT_EQ(answer({"--device-budget", "20%", "--prefetch", "hash"}), answer({"--device-budget", "100%"}));
+  EXPECT_EQ(answer({"--device-budget", "20%", "--mode", "predicted", "--top-k", "2"}),
+            answer({"--device-budget", "100%", "--mode", "predicted", "--top-k", "2"}));
+}
+
 TEST_F(CudaProgram, RefusesABudgetBelowOneExpert) {
   Outcome const outcome = run(classify({"--device-budget", "0"}));
   EXPECT_NE(outcome.status, 0);

@@ -18,7 +18,8 @@ struct DeviceTierOptions {
   bool poison = false;
 };
 
-/// Copies that may be under way at once: enough to keep the link busy while a thread waits for its own.
+/// Copies that may be under way at once: enough to keep the link busy while a thread waits for its own. It waits in
+/// cudaEventSynchronize, which keeps a processor busy.
 inline constexpr unsigned kCopyThreads = 4;
 /// Copies ahead of need that may be under way at once; the rest waits in the store, where a demand overtakes them. On
 /// the link itself nothing overtakes: a stream's priority does not order copies.
@@ -27,6 +28,7 @@ inline constexpr unsigned kPrefetchCopies = 2;
 /// Device memory filled from leases of `host`, a store of the same experts in host memory: disk → host → device. Each
 /// fill is one cudaMemcpyAsync and one event on one of two streams of the tier's own; a reader's stream waits for the
 /// events of what is still on its way, and a slot is refilled after the events of its readers.
+/// A wave's stream may be any but cudaStreamPerThread, which is another in each thread.
 /// Slots are one block of `memory` (device space). The tier works on the device that is current when the store is
 /// opened. `host` and `memory` must outlive the tier. A fill waits for room in `host`, so whoever holds waves of it
 /// must let go without the device store's help.
