@@ -15,7 +15,7 @@ void must(cudaError_t error) {
 }
 
 void must(cublasStatus_t status) {
-  if (status != CUBLAS_STATUS_SUCCESS) fail(cublasGetStatusString(status));
+  if (status != CUBLAS_STATUS_SUCCESS) fail(cublasGetStatusName(status));
 }
 
 Pool::Pool(std::size_t bytes) : size_(bytes) {
