@@ -113,13 +113,16 @@ TEST_F(SwitchEncoderTest, LeavesOutTheWorkOfAStepAfterAStop) {
 }
 
 TEST_F(SwitchEncoderTest, TellsABatchOfAnEncoderThatIsGone) {
+  LoadedEncoder const loaded(folder_.path());
+  HostMemory memory;
+  auto const load = [&] { return value_of(SwitchEncoder::load(loaded.checkpoint, *loaded.store, {}, memory)); };
   SwitchEncoder::State state;
-  auto first = std::make_unique<LoadedEncoder>(folder_.path());
-  must(first->encoder->begin(batch(1), state));
+  auto encoder = load();
+  must(encoder->begin(batch(1), state));
   for (int i = 0; i < 20; ++i) {  // of which some are where the first was
-    first.reset();
-    first = std::make_unique<LoadedEncoder>(folder_.path());
-    EXPECT_EQ(first->encoder->run_to(0, state, pool_).code(), Errc::invalid_argument);
+    encoder.reset();
+    encoder = load();
+    EXPECT_EQ(encoder->run_to(0, state, pool_).code(), Errc::invalid_argument);
   }
 }
 
