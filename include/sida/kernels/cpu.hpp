@@ -12,7 +12,7 @@
 namespace sida::inline v0 {
 
 /// Instruction sets that CPU kernels are compiled for. Chosen at run time; a caller may force a lesser one.
-enum class CpuIsa : std::uint8_t { portable, avx2 };
+enum class CpuIsa : std::uint8_t { portable, avx2, avx512 };
 
 SIDA_API std::string_view to_string(CpuIsa isa) noexcept;
 SIDA_API std::optional<CpuIsa> parse_cpu_isa(std::string_view name) noexcept;

@@ -1,0 +1,177 @@
+// The product for vectors of any width: included by files that are each compiled for one instruction set. All has
+// internal linkage, since each of them makes its own of it.
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "kernels/cpu/gemm_nt.hpp"
+
+namespace sida::kernels {
+namespace {
+
+// `V` is a width: V::Floats, a register of V::kLanes floats; `zero`, `load`, `multiply_add`; `sum1` of its lanes and
+// `sum4` of those of four, in V's one order; kTileRows, rows of x in a tile; kFetched, rows of W that one fetches ahead.
+// `Load` loads V::kLanes weights and widens them: Load::Vector is V, Load::Element what a weight is.
+
+/// The first `count` (< kLanes) elements; zeros after them, which add nothing to a sum.
+template <class Load>
+typename Load::Vector::Floats load_tail(typename Load::Element const* from, int64_t count) {
+  typename Load::Element padded[Load::Vector::kLanes] = {};
+  for (int64_t i = 0; i < count; ++i) padded[i] = from[i];
+  return Load::load(padded);
+}
+
+/// One segment of a product: rows of x and W start at the segment.
+template <class Load>
+struct Block {
+  float const* x;
+  int64_t x_stride;
+  typename Load::Element const* w;
+  int64_t w_stride;
+  float* y;
+  int64_t y_stride;
+  int64_t k;
+  bool first;  // of its sum: y is written, not added to
+  /// Weights that will be read soon, at the stride of w: fetched alongside, so that memory works while we multiply.
+  typename Load::Element const* ahead;
+  int64_t ahead_stride;
+};
+
+template <class V, int Rows, int Cols>
+void store(typename V::Floats const (&sums)[Rows][Cols], float* y, int64_t y_stride, bool first) {
+  for (int r = 0; r < Rows; ++r, y += y_stride) {
+    if constexpr (Cols % 4 == 0) {
+      for (int c = 0; c < Cols; c += 4) {
+        __m128 total = V::sum4(sums[r][c], sums[r][c + 1], sums[r][c + 2], sums[r][c + 3]);
+        if (!first) total = _mm_add_ps(_mm_loadu_ps(y + c), total);
+        _mm_storeu_ps(y + c, total);
+      }
+    } else {
+      for (int c = 0; c < Cols; ++c) y[c] = first ? V::sum1(sums[r][c]) : y[c] + V::sum1(sums[r][c]);
+    }
+  }
+}
+
+/// Rows x Cols outputs with one accumulator each: whatever the tile, an output sees the same operations.
+/// A function of its own, so that its loop has all registers.
+template <class Load, int Rows, int Cols>
+__attribute__((noinline)) void tile(Block<Load> const& b) {
+  using V = typename Load::Vector;
+  constexpr int kFetched = Cols == 8 ? 8 : V::kFetched;  // rows of W
+  typename V::Floats sums[Rows][Cols];
+  for (int r = 0; r < Rows; ++r) {
+    for (int c = 0; c < Cols; ++c) sums[r][c] = V::zero();
+  }
+  float const* x = b.x;
+  typename Load::Element const* w = b.w;
+  typename Load::Element const* ahead = b.ahead;
+  int64_t const x_stride = b.x_stride, w_stride = b.w_stride, ahead_stride = b.ahead_stride;
+  int64_t const whole = b.k / V::kLanes * V::kLanes;
+  for (float const* const end = x + whole; x != end; x += V::kLanes, w += V::kLanes, ahead += V::kLanes) {
+    // Hides that the pointers advance evenly: else one register goes to each row, and there are too few.
+    asm("" : "+r"(x), "+r"(w), "+r"(ahead));
+    for (int f = 0; f < kFetched; ++f) _mm_prefetch(ahead + f * ahead_stride, _MM_HINT_T0);
+    typename V::Floats xs[Rows];
+    for (int r = 0; r < Rows; ++r) xs[r] = V::load(x + r * x_stride);
+    for (int c = 0; c < Cols; ++c) {
+      typename V::Floats const ws = Load::load(w + c * w_stride);
+      for (int r = 0; r < Rows; ++r) sums[r][c] = V::multiply_add(xs[r], ws, sums[r][c]);
+    }
+  }
+  if (whole < b.k) {
+    for (int r = 0; r < Rows; ++r) {
+      typename V::Floats const xs = load_tail<typename V::LoadF32>(x + r * x_stride, b.k - whole);
+      for (int c = 0; c < Cols; ++c) {
+        typename V::Floats const ws = load_tail<Load>(w + c * w_stride, b.k - whole);
+        sums[r][c] = V::multiply_add(xs, ws, sums[r][c]);
+      }
+    }
+  }
+  store<V, Rows, Cols>(sums, b.y, b.y_stride, b.first);
+}
+
+/// `tile` of so many rows, up to `Most`.
+template <class Load, int Most, int Cols>
+void tile_of(Block<Load> const& b, int64_t rows) {
+  if constexpr (Most > 1) {
+    if (rows < Most) return tile_of<Load, Most - 1, Cols>(b, rows);
+  }
+  tile<Load, Most, Cols>(b);
+}
+
+/// All m rows of Cols columns. The first tiles fetch the Cols rows of W at `next`.
+template <class Load, int Cols>
+void columns(Block<Load> b, int64_t m, typename Load::Element const* next) {
+  constexpr int64_t kMost = Load::Vector::kTileRows;
+  // One tile fetches all that comes next; of several each does a part.
+  int64_t const per_tile = m >= 4 * kMost ? 1 : m > kMost ? 2 : Load::Vector::kFetched;
+  int64_t fetched = 0;
+  while (m > 0) {
+    // One row alone has too few chains: the last that are one too many are shared.
+    int64_t const rows = m >= kMost ? (m == kMost + 1 ? kMost / 2 + 1 : kMost) : m;
+    bool const fetch = fetched < Cols;
+    b.ahead = fetch ? next + fetched * b.w_stride : b.w;
+    b.ahead_stride = per_tile == 1 ? 0 : b.w_stride;
+    fetched += per_tile;
+    tile_of<Load, static_cast<int>(kMost), Cols>(b, rows);
+    b.x += rows * b.x_stride;
+    b.y += rows * b.y_stride;
+    m -= rows;
+  }
+}
+
+/// All m rows of n columns of one segment. `next`: weights that are read after these.
+template <class Load>
+void panel(Block<Load> b, int64_t m, int64_t n, typename Load::Element const* next) {
+  b.ahead_stride = b.w_stride;
+  if (m == 1) {  // 8 columns at once for enough independent chains
+    for (; n >= 8; n -= 8, b.w += 8 * b.w_stride, b.y += 8) {
+      b.ahead = n >= 16 ? b.w + 8 * b.w_stride : next;
+      tile<Load, 1, 8>(b);
+    }
+  }
+  for (; n >= 4; n -= 4, b.w += 4 * b.w_stride, b.y += 4) {
+    columns<Load, 4>(b, m, n >= 8 ? b.w + 4 * b.w_stride : next);
+  }
+  for (; n > 0; --n, b.w += b.w_stride, ++b.y) columns<Load, 1>(b, m, b.w);
+}
+
+/// Rows of x in blocks whose segment stays in L2, columns in panels, and both through one segment of k at a time.
+template <class Load>
+void run(GemmNt const& a) {
+  constexpr int64_t kRows = 60;
+  constexpr int64_t kFew = 16;
+  auto const* const w = static_cast<typename Load::Element const*>(a.w);
+  // Few rows: their whole length stays in L1 or L2, and W is read in the order of its memory.
+  int64_t const panel_columns = a.m == 1 ? 8 : a.m <= kFew ? 4 : 64;
+  for (int64_t i = 0; i < a.m; i += kRows) {
+    int64_t const rows = a.m - i < kRows ? a.m - i : kRows;
+    for (int64_t j = 0; j < a.n; j += panel_columns) {
+      int64_t const cols = a.n - j < panel_columns ? a.n - j : panel_columns;
+      auto const* const panel_w = w + j * a.w_stride;
+      auto const* const next_panel = a.n - j >= 2 * panel_columns ? panel_w + panel_columns * a.w_stride : panel_w;
+      int64_t c = 0;
+      do {
+        int64_t const length = a.k - c < kSegment ? a.k - c : kSegment;
+        bool const last = a.k - c - length < kSegment;
+        panel<Load>({a.x + i * a.x_stride + c, a.x_stride, panel_w + c, a.w_stride, a.y + i * a.y_stride + j,
+                     a.y_stride, length, c == 0, nullptr, 0},
+                    rows, cols, last ? next_panel : panel_w + c + length);
+        c += length;
+      } while (c < a.k);
+    }
+  }
+}
+
+template <class V>
+void gemm_nt_body(GemmNt const& args) noexcept {
+  switch (args.w_type) {
+    case kWeightF32: return run<typename V::LoadF32>(args);
+    case kWeightF16: return run<typename V::LoadF16>(args);
+    case kWeightBf16: return run<typename V::LoadBf16>(args);
+  }
+}
+
+}  // namespace
+}  // namespace sida::kernels
