@@ -11,8 +11,8 @@ namespace sida::kernels {
 namespace {
 
 // `V` is a width: V::Floats, a register of V::kLanes floats; `zero`, `load`, `multiply_add`; `sum1` of its lanes and
-// `sum4` of those of four, in V's one order; kTileRows, rows of x in a tile; kFetched, rows of W that one fetches ahead.
-// `Load` loads V::kLanes weights and widens them: Load::Vector is V, Load::Element what a weight is.
+// `sum4` of those of four, in V's one order; kTileRows, rows of x in a tile; kFetched, rows of W that one fetches
+// ahead. `Load` loads V::kLanes weights and widens them: Load::Vector is V, Load::Element what a weight is.
 
 /// The first `count` (< kLanes) elements; zeros after them, which add nothing to a sum.
 template <class Load>
