@@ -209,7 +209,7 @@ class ClassifyCommand final : public Command {
   Status run(Session& session) override {
     std::array const inputs{options_.serve.model, options_.input.data, options_.hash.predictor};
     auto const [experts, sequences, meta] = RoutingRecord::paths_in(options_.record);
-    SIDA_TRY(require_apart(std::array{options_.out, options_.json, experts, sequences, meta}, inputs));
+    SIDA_TRY(require_apart(std::array{options_.out, options_.json, options_.record, experts, sequences, meta}, inputs));
     SIDA_TRY(require_folder_apart(options_.record, inputs));
     if (options_.mode == RunMode::predicted) {
       options_.serve.routing = SwitchRouting::given;

@@ -39,7 +39,9 @@ class CudaServing final : public DeviceServing {
 }  // namespace
 
 Result<std::unique_ptr<DeviceServing>> make_device_serving() {
-  SIDA_TRY(cuda::require_device());
+  if (Status status = cuda::require_device(); !status) {
+    return std::move(status).error().with_context("--device cuda: no NVIDIA GPU, or no driver for it");
+  }
   SIDA_TRY_ASSIGN(auto stream, cuda::Stream::create());
   SIDA_TRY_ASSIGN(auto blas, cuda::BlasHandle::create());
   return std::unique_ptr<DeviceServing>(std::make_unique<CudaServing>(std::move(stream), std::move(blas)));

@@ -3,7 +3,7 @@
 namespace sida::cli {
 
 Result<std::unique_ptr<DeviceServing>> make_device_serving() {
-  return Error(Errc::device, "this program was built without CUDA");
+  return Error(Errc::device, "--device cuda: this program was built without CUDA; configure it with -DSIDA_CUDA=ON");
 }
 
 }  // namespace sida::cli

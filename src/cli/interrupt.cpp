@@ -13,6 +13,7 @@ namespace {
 
 constexpr char kStop = 's';
 constexpr char kQuit = 'q';
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
 
 constexpr std::size_t kMostFiles = 8;  // a run writes a handful
 
@@ -63,6 +64,11 @@ void set_handler(int signal, void (*handler)(int)) {
   ::sigaction(signal, &action, nullptr);
 }
 
+bool is_ignored(int signal) {
+  struct sigaction action {};
+  return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 }  // namespace
 
 RemovedWhenKilled::RemovedWhenKilled(std::string const& path) noexcept {
@@ -91,20 +97,22 @@ Interrupt::Interrupt() {
   // The watcher must not be the thread whose system call a signal interrupts: the main thread's read should be.
   sigset_t blocked, previous;
   sigemptyset(&blocked);
-  sigaddset(&blocked, SIGINT);
-  sigaddset(&blocked, SIGTERM);
+  for (int const signal : kSignals) sigaddset(&blocked, signal);
   ::pthread_sigmask(SIG_BLOCK, &blocked, &previous);
   watcher_ = std::thread(watch, source_);
   ::pthread_sigmask(SIG_SETMASK, &previous, nullptr);
-  // Set even where a shell started us with SIGINT ignored (a background job): who sends it means it.
-  set_handler(SIGINT, on_signal);
-  set_handler(SIGTERM, on_signal);
+  // Set even where a shell started us with SIGINT ignored (a background job): who sends it means it. SIGHUP comes
+  // unasked, when a terminal closes.
+  for (int const signal : kSignals) {
+    if (signal != SIGHUP || !is_ignored(SIGHUP)) set_handler(signal, on_signal);
+  }
 }
 
 Interrupt::~Interrupt() {
   if (!watcher_.joinable()) return;
-  set_handler(SIGINT, SIG_DFL);
-  set_handler(SIGTERM, SIG_DFL);
+  for (int const signal : kSignals) {
+    if (!is_ignored(signal)) set_handler(signal, SIG_DFL);
+  }
   [[maybe_unused]] auto const written = ::write(pipe_ends[1], &kQuit, 1);
   watcher_.join();
   ::close(pipe_ends[0]);

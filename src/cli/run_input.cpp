@@ -18,16 +18,15 @@ void add_input_options(CLI::App& app, InputOptions& options) {
       ->type_name("TEXT")
       ->expected(1)
       ->take_all();
-  auto const read_dash = [&options](std::string const& word) {
-    if (word != "-") throw CLI::ValidationError("input", "'" + word + "' is unexpected: files are given by --data");
-    options.dash = word;
-  };
-  app.add_option_function<std::string>("input", read_dash, "\"-\": read standard input, as --data reads a file")
-      ->option_text("[-]");
+  app.add_option("input", options.dash, "\"-\": read standard input, as --data reads a file")->option_text("[-]");
   add_number(app, "--batch", options.batch, {1, 65536}, "Sequences that are computed together, in input order");
 }
 
 void check_input_options(InputOptions const& options) {
+  // Not earlier: where it is the value of an option that there isn't, that option is what the parser names.
+  if (!options.dash.empty() && options.dash != "-") {
+    throw CLI::ValidationError("input", "'" + options.dash + "' is unexpected: files are given by --data");
+  }
   int const given = (options.data.empty() ? 0 : 1) + (options.texts.empty() ? 0 : 1) + (options.dash.empty() ? 0 : 1);
   if (given != 1) throw CLI::ValidationError("input", "give one of --data FILE, --text TEXT and -");
 }

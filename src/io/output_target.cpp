@@ -81,7 +81,12 @@ Result<TemporaryFile> create_temporary_beside(std::string const& path) {
   for (int i = 0; i < kTries; ++i) {
     std::string name = start + std::to_string(i) + ".tmp";
     FileDescriptor file(::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-    if (file) return TemporaryFile{std::move(file), std::move(name)};
+    if (file) {
+      // As open as the file that it replaces.
+      struct stat replaced {};
+      if (::stat(path.c_str(), &replaced) == 0) static_cast<void>(::fchmod(file.get(), replaced.st_mode & 0777));
+      return TemporaryFile{std::move(file), std::move(name)};
+    }
     if (errno != EEXIST) return system_error(Errc::io, path, "create a temporary file beside it", errno);
   }
   return Error(Errc::io, path + ": no free name for a temporary file beside it");

@@ -233,6 +233,28 @@ TEST_F(ExitStatus, Is130WhenInterruptedAndLeavesNoOutput) {
   }
 }
 
+TEST_F(ExitStatus, Is130WhenTheTerminalGoesAndLeavesNoOutput) {
+  testing::write_file(data, golden.jsonl(kManyInputs));
+  Program program(classify({"--budget", "25%", "--out", folder / "preds.tsv"}));
+  ASSERT_TRUE(program.wait_for_handler(SIGHUP));
+  ASSERT_TRUE(wait_for_entry(folder.path(), ".sida-"));
+  program.send(SIGHUP);
+  expect_failure(program.wait(), 130, "SIGHUP");
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"data.jsonl"});
+}
+
+TEST_F(ExitStatus, Is2AndNamesAnOptionThatThereIsnt) {
+  for (auto const& [option, value] : {std::pair("--buget", "20%"), {"--prefetch", "hash"}}) {
+    bool const is_encode = std::string(option) == "--prefetch";
+    Outcome const outcome = run(is_encode ? encode({option, value}) : classify({option, value}));
+    expect_failure(outcome, 2, option);
+    EXPECT_NE(outcome.err.find(option), std::string::npos) << outcome.err;
+  }
+  Outcome const outcome = run({"classify", "--model", golden.folder, "file.tsv"});
+  expect_failure(outcome, 2, "file.tsv");
+  EXPECT_NE(outcome.err.find("'file.tsv' is unexpected: files are given by --data"), std::string::npos) << outcome.err;
+}
+
 TEST_F(ExitStatus, Is1WhenAnOutputWouldReplaceAnInput) {
   std::filesystem::copy(golden.folder, folder / "model");
   std::string const model = folder / "model";
@@ -255,6 +277,7 @@ TEST_F(ExitStatus, Is1WhenAnOutputWouldReplaceAnInput) {
            {"classify", "--model", model, "--data", data_file, "--out", folder / "x", "--json", folder / "./x"},
            {"classify", "--model", model, "--data", data_file, "--out", folder / "x", "--json", folder / "link to x"},
            {"classify", "--model", model, "--data", data_file, "--record", model},
+           {"classify", "--model", model, "--data", data_file, "--record", folder / "new", "--out", folder / "new"},
            {"classify", "--model", model + "/", "--data", data_file, "--record", model + "/../model"},
            {"classify", "--model", model, "--data", data_file, "--record", folder.path()},
            {"classify", "--model", model, "--data", data_file, "--record", folder / "experts.npy"},

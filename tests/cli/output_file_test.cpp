@@ -56,6 +56,15 @@ TEST_F(OutputFileTest, AppearsWhole) {
   EXPECT_EQ(folder.names().size(), 1U);
 }
 
+TEST_F(OutputFileTest, IsAsOpenAsTheFileThatItReplaces) {
+  testing::write_file(folder / "f", "old");
+  for (auto const mode : {fs::perms::owner_read | fs::perms::owner_write, fs::perms::all}) {
+    fs::permissions(folder / "f", mode);
+    ASSERT_TRUE(put(folder / "f", "new"));
+    EXPECT_EQ(fs::status(folder / "f").permissions(), mode);
+  }
+}
+
 TEST_F(OutputFileTest, FinishesBeforeItIsPublished) {
   auto file = OutputFile::create(folder / "f");
   ASSERT_TRUE(file && file->write("text"));
