@@ -29,6 +29,10 @@ config, tokenizer, dense weights, and one record per expert, which one read
 brings in; every part is under a checksum that each read verifies. FILE.sida
 appears whole or not at all; one that is there is replaced.
 
+A container holds no hash function. With one, "--prefetch hash", "--mode
+predicted" and "sida fidelity" need --predictor FILE, for example DIR's
+predictor.safetensors.
+
 Exit status: 0; 1 for data and I/O; 2 for malformed values and unknown options;
 130 when interrupted.)";
   }
