@@ -79,7 +79,7 @@ inline std::vector<Error> errors_of(std::string const& function) {
 /// Those that the `n`-th call of a function fails with: the first call with all, the others with some in turn. Under
 /// sanitizers the first call counts as another, and of many calls every ninth fails.
 inline std::vector<Error> errors_of(std::string const& function, int n) {
-  std::vector<Error> const all = errors_of(function);
+  std::vector<Error> all = errors_of(function);
   if (n == 1 && !kIsSanitized) return all;
   if (kIsSanitized && n > 4 && n % 9 != 0) return {};
   std::vector<Error> some;

@@ -25,6 +25,7 @@ using testing::must;
 using Events = std::vector<std::vector<ExpertId>>;
 
 constexpr std::uint32_t kExperts = 6, kMoeLayers = 2;
+constexpr std::uint64_t kAllExperts = std::uint64_t{kExperts} * kMoeLayers;
 constexpr PolicyKind kPolicies[] = {PolicyKind::fifo, PolicyKind::lru, PolicyKind::lfu, PolicyKind::lfru,
                                     PolicyKind::next_use};
 
@@ -37,8 +38,8 @@ struct Schedule {
   Plan plan;
 
   explicit Schedule(std::mt19937_64& random)
-      : setup{.slots = 1 + random() % (kExperts * kMoeLayers),
-              .host_slots = 1 + random() % (kExperts * kMoeLayers),
+      : setup{.slots = 1 + random() % kAllExperts,
+              .host_slots = 1 + random() % kAllExperts,
               .policy = kPolicies[random() % std::size(kPolicies)],
               .prefetch_depth = static_cast<std::uint32_t>(random() % 9),
               .host_is_pinned = random() % 4 != 0},
