@@ -25,9 +25,9 @@ class RemovedWhenKilled {
   int place_ = -1;
 };
 
-/// Turns SIGINT, SIGTERM and, unless it is ignored as under nohup, SIGHUP into a stop request while it lives. The request comes from a thread of its own, so that
-/// stop callbacks may lock; a second signal kills the process, after it has removed what
-/// `RemovedWhenKilled` names. One at a time per process.
+/// Turns SIGINT, SIGTERM and, unless it is ignored as under nohup, SIGHUP into a stop request while it lives. The
+/// request comes from a thread of its own, so that stop callbacks may lock; a second signal kills the process, after it
+/// has removed what `RemovedWhenKilled` names. One at a time per process.
 class Interrupt {
  public:
   Interrupt();
