@@ -12,39 +12,18 @@ struct Avx2 {
 
   static __m256 zero() { return _mm256_setzero_ps(); }
   static __m256 load(float const* from) { return _mm256_loadu_ps(from); }
+  static __m256 load_f16(uint16_t const* from) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(from)));
+  }
+  static __m256 load_bf16(uint16_t const* from) {
+    __m256i const wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(from)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+  }
   static __m256 multiply_add(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 
   static __m128 fold(__m256 lanes) {
     return _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
   }
-  static __m128 sum4(__m256 a, __m256 b, __m256 c, __m256 d) {
-    return _mm_hadd_ps(_mm_hadd_ps(fold(a), fold(b)), _mm_hadd_ps(fold(c), fold(d)));
-  }
-  static float sum1(__m256 a) {
-    __m128 const pairs = _mm_hadd_ps(fold(a), fold(a));
-    return _mm_cvtss_f32(_mm_hadd_ps(pairs, pairs));
-  }
-
-  struct LoadF32 {
-    using Vector = Avx2;
-    using Element = float;
-    static __m256 load(float const* w) { return _mm256_loadu_ps(w); }
-  };
-  struct LoadF16 {
-    using Vector = Avx2;
-    using Element = uint16_t;
-    static __m256 load(uint16_t const* w) {
-      return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(w)));
-    }
-  };
-  struct LoadBf16 {
-    using Vector = Avx2;
-    using Element = uint16_t;
-    static __m256 load(uint16_t const* w) {
-      __m256i const wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(w)));
-      return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-    }
-  };
 };
 
 }  // namespace

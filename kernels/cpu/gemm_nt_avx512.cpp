@@ -14,40 +14,19 @@ struct Avx512 {
 
   static __m512 zero() { return _mm512_setzero_ps(); }
   static __m512 load(float const* from) { return _mm512_loadu_ps(from); }
+  static __m512 load_f16(uint16_t const* from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(from)));
+  }
+  static __m512 load_bf16(uint16_t const* from) {
+    __m512i const wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(from)));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+  }
   static __m512 multiply_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 
   static __m128 fold(__m512 lanes) {
     __m256 const halves = _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps(lanes, 1));
     return _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
   }
-  static __m128 sum4(__m512 a, __m512 b, __m512 c, __m512 d) {
-    return _mm_hadd_ps(_mm_hadd_ps(fold(a), fold(b)), _mm_hadd_ps(fold(c), fold(d)));
-  }
-  static float sum1(__m512 a) {
-    __m128 const pairs = _mm_hadd_ps(fold(a), fold(a));
-    return _mm_cvtss_f32(_mm_hadd_ps(pairs, pairs));
-  }
-
-  struct LoadF32 {
-    using Vector = Avx512;
-    using Element = float;
-    static __m512 load(float const* w) { return _mm512_loadu_ps(w); }
-  };
-  struct LoadF16 {
-    using Vector = Avx512;
-    using Element = uint16_t;
-    static __m512 load(uint16_t const* w) {
-      return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(w)));
-    }
-  };
-  struct LoadBf16 {
-    using Vector = Avx512;
-    using Element = uint16_t;
-    static __m512 load(uint16_t const* w) {
-      __m512i const wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(w)));
-      return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-    }
-  };
 };
 
 }  // namespace

@@ -10,9 +10,42 @@
 namespace sida::kernels {
 namespace {
 
-// `V` is a width: V::Floats, a register of V::kLanes floats; `zero`, `load`, `multiply_add`; `sum1` of its lanes and
-// `sum4` of those of four, in V's one order; kTileRows, rows of x in a tile; kFetched, rows of W that one fetches
-// ahead. `Load` loads V::kLanes weights and widens them: Load::Vector is V, Load::Element what a weight is.
+// `V` is a width: V::Floats, a register of V::kLanes floats; `zero`, `multiply_add`; `load`, `load_f16` and
+// `load_bf16`, which widen; `fold`, the lanes added up to four in V's one order; kTileRows, rows of x in a tile;
+// kFetched, rows of W that one fetches ahead.
+
+/// Loads V::kLanes weights of one type.
+template <class V>
+struct LoadF32 {
+  using Vector = V;
+  using Element = float;
+  static typename V::Floats load(float const* w) { return V::load(w); }
+};
+template <class V>
+struct LoadF16 {
+  using Vector = V;
+  using Element = uint16_t;
+  static typename V::Floats load(uint16_t const* w) { return V::load_f16(w); }
+};
+template <class V>
+struct LoadBf16 {
+  using Vector = V;
+  using Element = uint16_t;
+  static typename V::Floats load(uint16_t const* w) { return V::load_bf16(w); }
+};
+
+/// The sums of four accumulators, in order.
+template <class V>
+__m128 sum4(typename V::Floats const& a, typename V::Floats const& b, typename V::Floats const& c,
+            typename V::Floats const& d) {
+  return _mm_hadd_ps(_mm_hadd_ps(V::fold(a), V::fold(b)), _mm_hadd_ps(V::fold(c), V::fold(d)));
+}
+
+template <class V>
+float sum1(typename V::Floats const& sum) {
+  __m128 const pairs = _mm_hadd_ps(V::fold(sum), V::fold(sum));
+  return _mm_cvtss_f32(_mm_hadd_ps(pairs, pairs));
+}
 
 /// The first `count` (< kLanes) elements; zeros after them, which add nothing to a sum.
 template <class Load>
@@ -43,12 +76,12 @@ void store(typename V::Floats const (&sums)[Rows][Cols], float* y, int64_t y_str
   for (int r = 0; r < Rows; ++r, y += y_stride) {
     if constexpr (Cols % 4 == 0) {
       for (int c = 0; c < Cols; c += 4) {
-        __m128 total = V::sum4(sums[r][c], sums[r][c + 1], sums[r][c + 2], sums[r][c + 3]);
+        __m128 total = sum4<V>(sums[r][c], sums[r][c + 1], sums[r][c + 2], sums[r][c + 3]);
         if (!first) total = _mm_add_ps(_mm_loadu_ps(y + c), total);
         _mm_storeu_ps(y + c, total);
       }
     } else {
-      for (int c = 0; c < Cols; ++c) y[c] = first ? V::sum1(sums[r][c]) : y[c] + V::sum1(sums[r][c]);
+      for (int c = 0; c < Cols; ++c) y[c] = first ? sum1<V>(sums[r][c]) : y[c] + sum1<V>(sums[r][c]);
     }
   }
 }
@@ -81,7 +114,7 @@ __attribute__((noinline)) void tile(Block<Load> const& b) {
   }
   if (whole < b.k) {
     for (int r = 0; r < Rows; ++r) {
-      typename V::Floats const xs = load_tail<typename V::LoadF32>(x + r * x_stride, b.k - whole);
+      typename V::Floats const xs = load_tail<LoadF32<V>>(x + r * x_stride, b.k - whole);
       for (int c = 0; c < Cols; ++c) {
         typename V::Floats const ws = load_tail<Load>(w + c * w_stride, b.k - whole);
         sums[r][c] = V::multiply_add(xs, ws, sums[r][c]);
@@ -167,9 +200,9 @@ void run(GemmNt const& a) {
 template <class V>
 void gemm_nt_body(GemmNt const& args) noexcept {
   switch (args.w_type) {
-    case kWeightF32: return run<typename V::LoadF32>(args);
-    case kWeightF16: return run<typename V::LoadF16>(args);
-    case kWeightBf16: return run<typename V::LoadBf16>(args);
+    case kWeightF32: return run<LoadF32<V>>(args);
+    case kWeightF16: return run<LoadF16<V>>(args);
+    case kWeightBf16: return run<LoadBf16<V>>(args);
   }
 }
 

@@ -25,12 +25,14 @@ ReaderEvents::Mark ReaderEvents::mark(cudaStream_t stream) noexcept try {
   unsigned long long id = 0;
   bool const is_known = static_cast<bool>(check(cudaStreamGetId(stream, &id), "cudaStreamGetId"));
   if (is_known && free_.empty()) static_cast<void>(create());
-  if (is_known && !free_.empty() && readers_[free_.back()].event.record(stream)) {
+  if (is_known && !free_.empty()) {
     std::uint32_t const number = free_.back();
-    free_.pop_back();
-    readers_[number].stream = id;
-    readers_[number].slots = 0;
-    return {number};
+    free_.pop_back();  // for good where it cannot be recorded: it is of another device, say
+    if (readers_[number].event.record(stream)) {
+      readers_[number].stream = id;
+      readers_[number].slots = 0;
+      return {number};
+    }
   }
   static_cast<void>(cudaStreamSynchronize(stream));
   return {};

@@ -7,9 +7,23 @@
 #include "sida/cuda/handles.hpp"
 #include "sida/cuda/memory.hpp"
 #include "sida/cuda/switch_encoder.hpp"
+#include "tests/cuda/device_fixture.hpp"
 #include "tests/model/encoder_fixture.hpp"
+#include "tests/model/random_checkpoint.hpp"
 
 namespace sida::testing {
+
+/// Quick on the host, and cuBLAS takes part. One MoE layer in two.
+inline SwitchConfig tiny_config(std::int64_t layers, std::uint32_t experts) {
+  SwitchConfig config = small_config();
+  config.d_model = 16;
+  config.d_kv = 8;
+  config.num_heads = 2;
+  config.d_ff = 24;
+  config.num_layers = static_cast<decltype(config.num_layers)>(layers);
+  config.num_experts = experts;
+  return config;
+}
 
 /// Slots 0: room for all experts.
 struct DeviceSetup {
@@ -21,13 +35,8 @@ struct DeviceSetup {
 };
 
 /// An encoder on a GPU, and its stores.
-struct DeviceEncoder {
+struct DeviceEncoder : test::Lent {
   SwitchCheckpoint checkpoint;
-  HostMemory host_memory;
-  cuda::PinnedMemory pinned;
-  cuda::DeviceMemory device;
-  cuda::Stream stream = value_of(cuda::Stream::create());
-  cuda::BlasHandle blas = value_of(cuda::BlasHandle::create());
   std::unique_ptr<ExpertStore> host_store;
   std::unique_ptr<ExpertStore> store;
   std::unique_ptr<SwitchEncoder> encoder;

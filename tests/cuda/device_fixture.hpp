@@ -43,6 +43,15 @@ inline void must(Status const& status) {
 }
 inline void must(cudaError_t error) { must(cuda::check(error, "a test's call")); }
 
+/// What an engine lends.
+struct Lent {
+  HostMemory host_memory;
+  cuda::PinnedMemory pinned;
+  cuda::DeviceMemory device;
+  cuda::Stream stream = take(cuda::Stream::create());
+  cuda::BlasHandle blas = take(cuda::BlasHandle::create());
+};
+
 /// Skips where there is no GPU or no driver for it, which CUDA tells by two errors; fails on any other.
 class DeviceTest : public ::testing::Test {
  protected:

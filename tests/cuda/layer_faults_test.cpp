@@ -49,12 +49,7 @@ struct Inputs {
   }
 };
 
-struct Engine {
-  HostMemory host_memory;
-  cuda::PinnedMemory pinned;
-  cuda::DeviceMemory device;
-  cuda::Stream stream = take(cuda::Stream::create());
-  cuda::BlasHandle blas = take(cuda::BlasHandle::create());
+struct Engine : test::Lent {
   Buffer gemm_workspace = take(Buffer::allocate(device, 1 << 12, 256));
   cuda::Gemm gemm{blas.get(), gemm_workspace.bytes()};
   Buffer x, y, workspace, lent;

@@ -12,32 +12,20 @@ namespace {
 
 using testing::DeviceEncoder;
 
-SwitchConfig tiny_config() {
-  SwitchConfig config = testing::small_config();
-  config.d_model = 16;  // so that cuBLAS takes part
-  config.d_kv = 8;
-  config.num_heads = 2;
-  config.d_ff = 24;
-  config.num_layers = 4;
-  config.num_experts = 10;
-  return config;
-}
-
 class CudaModelFaults : public test::DeviceTest {
  protected:
-  void write() {
+  void write(std::int64_t layers, std::uint32_t experts) {
+    config_ = testing::tiny_config(layers, experts);
     testing::write_checkpoint(folder_, config_, testing::random_tensors(config_, Dtype::bf16, Dtype::bf16));
   }
 
-  SwitchConfig config_ = tiny_config();
+  SwitchConfig config_;
   testing::TempDir folder_;
   InlinePool pool_;
 };
 
 TEST_F(CudaModelFaults, EveryCallMayFail) {
-  config_.num_layers = 2;
-  config_.num_experts = 4;
-  write();
+  write(2, 4);
   auto const batch = testing::random_batch({3, 2}, config_.vocab_size, 3);
   test::fail_every_call([&] {
     test::Outcome outcome;
@@ -58,9 +46,7 @@ TEST_F(CudaModelFaults, EveryCallMayFail) {
 
 // A step that failed is repeated, or the batch begun anew where it says that there is none: then the answer is right.
 TEST_F(CudaModelFaults, AStepThatFailedMayBeRepeatedWhereThereIsABatch) {
-  config_.num_layers = 2;
-  config_.num_experts = 4;
-  write();
+  write(2, 4);
   auto const batch = testing::random_batch({3, 2}, config_.vocab_size, 3);
   DeviceEncoder gpu(folder_.path(), {.slots = 2});
   SwitchEncoder& encoder = *gpu.encoder;
@@ -95,7 +81,7 @@ TEST_F(CudaModelFaults, AStepThatFailedMayBeRepeatedWhereThereIsABatch) {
 }
 
 TEST_F(CudaModelFaults, ALoadThatFailsLeavesNothingUnderWay) {
-  write();
+  write(4, 10);
   DeviceEncoder gpu(folder_.path());
   bool loaded = false;
   for (int n = 1; !loaded; ++n) {
@@ -117,7 +103,7 @@ TEST_F(CudaModelFaults, ALoadThatFailsLeavesNothingUnderWay) {
 
 // After one warm batch, another of its size makes nothing.
 TEST_F(CudaModelFaults, AWarmBatchMakesNothing) {
-  write();
+  write(4, 10);
   for (std::uint64_t const slots : {0, 4}) {  // all experts, and 20 % of them
     DeviceEncoder gpu(folder_.path(), {.slots = slots});
     SwitchEncoder::State state;

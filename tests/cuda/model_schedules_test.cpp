@@ -59,12 +59,6 @@ struct Schedule {
 class CudaSchedules : public ::testing::Test {
  protected:
   CudaSchedules() {
-    config_.d_model = 16;  // so that cuBLAS takes part
-    config_.d_kv = 8;
-    config_.num_heads = 2;
-    config_.d_ff = 24;
-    config_.num_layers = 4;
-    config_.num_experts = kExperts;
     testing::write_checkpoint(folder_, config_, testing::random_tensors(config_, Dtype::bf16, Dtype::bf16));
     for (auto const& lengths : std::vector<std::vector<std::size_t>>{{3, 2}, {7}, {1, 1, 2}}) {
       batches_.push_back(
@@ -116,7 +110,7 @@ class CudaSchedules : public ::testing::Test {
     return events;
   }
 
-  SwitchConfig config_ = testing::small_config();
+  SwitchConfig config_ = testing::tiny_config(2 * kMoeLayers, kExperts);
   testing::TempDir folder_;
   InlinePool pool_;
   std::vector<TokenBatch> batches_;

@@ -118,13 +118,8 @@ struct World {
   }
 };
 
-/// What an engine lends, and the chain of stores.
-struct Engine {
-  HostMemory host_memory;
-  cuda::PinnedMemory pinned;
-  cuda::DeviceMemory device;
-  cuda::Stream stream = take(cuda::Stream::create());
-  cuda::BlasHandle blas = take(cuda::BlasHandle::create());
+/// With the chain of stores.
+struct Engine : test::Lent {
   Buffer gemm_workspace = take(Buffer::allocate(device, cuda::Gemm::kWorkspaceBytes, 256));
   cuda::Gemm gemm{blas.get(), gemm_workspace.bytes()};
   std::unique_ptr<ExpertStore> host_store;

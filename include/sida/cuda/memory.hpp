@@ -18,8 +18,7 @@ class SIDA_API DeviceMemory final : public MemoryResource {
 };
 
 /// Host memory that a GPU copies from and to without staging: anonymous mappings in huge pages, touched on several
-/// threads, then registered as a whole, for all devices. Reads with O_DIRECT
-/// land in it. Thread-safe, stateless.
+/// threads, then registered as a whole, for all devices. Reads with O_DIRECT land in it. Thread-safe, stateless.
 class SIDA_API PinnedMemory final : public MemoryResource {
  public:
   Result<void*> allocate(std::size_t bytes, std::size_t alignment) override;

@@ -63,13 +63,12 @@ SIDA_API Status moe_apply(MoeShape const& shape, Dtype dtype, ExpertStore& store
 }  // namespace detail
 
 /// An MoE layer on a device whose experts live in a store of device memory: what `sida::MoeLayer` is on a CPU. x and y
-/// are float; activations are rounded to T before each product, sums are float. All experts of a
-/// wave go through few launches together; those with more than 8 tokens have products of their own where tensor cores
-/// can't take their rows (float, or widths that are no multiple of 8). Bytes of `y` depend on x, routing
-/// and weights alone (and the kind of GPU and the libraries' versions), never on residency, waves or streams.
-/// The host waits where it must: in `route`, since it needs the experts' ids, and in `apply` until copies of what is
-/// missing are on their way; for the device it waits nowhere else. R: SwitchRouter or TopKSoftmaxRouter.
-/// Thread-compatible; the store is shared.
+/// are float; activations are rounded to T before each product, sums are float. All experts of a wave go through few
+/// launches together; those with more than 8 tokens have products of their own where tensor cores can't take their
+/// rows (float, or widths that are no multiple of 8). Bytes of `y` depend on x, routing and weights alone (and the kind
+/// of GPU and the libraries' versions), never on residency, waves or streams. The host waits where it must: in `route`,
+/// since it needs the experts' ids, and in `apply` until copies of what is missing are on their way; for the device it
+/// waits nowhere else. R: SwitchRouter or TopKSoftmaxRouter. Thread-compatible; the store is shared.
 template <WeightElement T, Router R>
 class MoeLayer {
  public:
