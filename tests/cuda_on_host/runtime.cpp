@@ -71,6 +71,7 @@ void work_off(CUstream_st* stream) {
     {
       Seen const seen;
       end_blocks();
+      r.gone.release();
     }
     lock.lock();
     r.streams.erase(stream);
@@ -118,6 +119,8 @@ std::vector<ItemRef> mark_all(Runtime& r) {
 }
 cudaError_t wait_for_all(Runtime& r, Lock& lock) {
   for (auto const& item : mark_all(r)) wait(r, lock, item);
+  Seen const seen;
+  r.gone.acquire();
   return cudaSuccess;
 }
 void fail_device(cudaError_t error, std::string failure) {

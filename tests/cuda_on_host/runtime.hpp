@@ -56,6 +56,7 @@ struct Runtime {
   std::mutex mutex;  // over everything
   std::condition_variable progress;
   std::set<CUstream_st*> streams;  // with the null stream and those that were destroyed and have work yet
+  Token gone;                      // what streams did that are in it no more
   std::set<CUstream_st*> handles;
   std::set<CUevent_st*> events;
   CUstream_st* null_stream = nullptr;

@@ -171,6 +171,23 @@ TEST_F(Runtime, PoisonsDestinationsAsSoonAsLegal) {
   EXPECT_EQ(result.it[0], 5);
 }
 
+TEST_F(Runtime, WaitsForStreamsThatWereDestroyedToo) {
+  Pinned host(1000);
+  Device device(1000);
+  ASSERT_EQ(cudaMemset(device.it, 1, device.bytes), cudaSuccess);
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  for (int i = 0; i < 20; ++i) {
+    {
+      Stream stream;
+      ASSERT_EQ(cudaMemcpyAsync(host.it, device.it, host.bytes, cudaMemcpyDeviceToHost, stream), cudaSuccess);
+    }
+    if (i % 2 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));  // it may have ended, or not
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    ASSERT_EQ(host.it[999], 0x01010101);
+    host.it[999] = 0;
+  }
+}
+
 TEST_F(Runtime, RegistersWholePagesOnce) {
   constexpr std::size_t kPage = 4096;
   alignas(kPage) static std::array<char, 4 * kPage> memory;
