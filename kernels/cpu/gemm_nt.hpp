@@ -9,7 +9,7 @@ enum WeightType { kWeightF32, kWeightF16, kWeightBf16 };
 
 /// y = x W^T; see GemmArgs in sida/kernels/cpu.hpp. Strides in elements.
 struct GemmNt {
-  float const* x;  // [m, k]
+  void const* x;  // [m, k] float, or what the function says
   int64_t x_stride;
   void const* w;  // [n, k]
   int64_t w_stride;
@@ -29,5 +29,26 @@ constexpr int64_t kSegment = 1024;
 void gemm_nt_portable(GemmNt const& args) noexcept;
 void gemm_nt_avx2(GemmNt const& args) noexcept;
 void gemm_nt_avx512(GemmNt const& args) noexcept;
+
+// Products of bf16 with bf16: W is bf16, and x packed by `pack_rows_*`, x_stride elements from row to row (of avx512)
+// or from 16 rows to the next 16 (of AMX). The order of a sum is the processor's own over all of k.
+void gemm_nt_avx512_bf16(GemmNt const& args) noexcept;
+void gemm_nt_amx_bf16(GemmNt const& args) noexcept;
+
+/// k of packed rows: a whole number of these, zeros at the end.
+constexpr int64_t kPackedDepth = 32;
+/// Rows that AMX wants side by side, zeros after the last.
+constexpr int64_t kPanelRows = 16;
+
+/// Rows of floats as bf16, rounded to nearest even: columns [first, first + count) of m rows of `k`, the first of
+/// which is a panel's first. `first` is a multiple of kPackedDepth, and so is first + count, or it is k.
+struct PackRows {
+  float const* x;  // [m, count]
+  int64_t x_stride;
+  uint16_t* to;
+  int64_t m, k, first, count;
+};
+void pack_rows_avx512_bf16(PackRows const& args) noexcept;
+void pack_rows_amx_bf16(PackRows const& args) noexcept;
 
 }  // namespace sida::kernels

@@ -14,22 +14,29 @@ namespace {
 // `load_bf16`, which widen; `fold`, the lanes added up to four in V's one order; kTileRows, rows of x in a tile;
 // kFetched, rows of W that one fetches ahead.
 
-/// Loads V::kLanes weights of one type.
+/// How floats are multiplied with weights of one type: kStep elements of each at once.
 template <class V>
-struct LoadF32 {
+struct TakesFloats {
   using Vector = V;
+  using Input = float;
+  static constexpr int64_t kStep = V::kLanes;
+  static typename V::Floats load_input(float const* x) { return V::load(x); }
+  static typename V::Floats multiply_add(typename V::Floats x, typename V::Floats w, typename V::Floats sum) {
+    return V::multiply_add(x, w, sum);
+  }
+};
+template <class V>
+struct LoadF32 : TakesFloats<V> {
   using Element = float;
   static typename V::Floats load(float const* w) { return V::load(w); }
 };
 template <class V>
-struct LoadF16 {
-  using Vector = V;
+struct LoadF16 : TakesFloats<V> {
   using Element = uint16_t;
   static typename V::Floats load(uint16_t const* w) { return V::load_f16(w); }
 };
 template <class V>
-struct LoadBf16 {
-  using Vector = V;
+struct LoadBf16 : TakesFloats<V> {
   using Element = uint16_t;
   static typename V::Floats load(uint16_t const* w) { return V::load_bf16(w); }
 };
@@ -47,18 +54,19 @@ float sum1(typename V::Floats const& sum) {
   return _mm_cvtss_f32(_mm_hadd_ps(pairs, pairs));
 }
 
-/// The first `count` (< kLanes) elements; zeros after them, which add nothing to a sum.
-template <class Load>
-typename Load::Vector::Floats load_tail(typename Load::Element const* from, int64_t count) {
-  typename Load::Element padded[Load::Vector::kLanes] = {};
-  for (int64_t i = 0; i < count; ++i) padded[i] = from[i];
-  return Load::load(padded);
-}
+/// The first `count` (< kStep) elements; zeros after them, which add nothing to a sum.
+template <int64_t kStep, class Element>
+struct Padded {
+  Element elements[kStep] = {};
+  Padded(Element const* from, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) elements[i] = from[i];
+  }
+};
 
 /// One segment of a product: rows of x and W start at the segment.
 template <class Load>
 struct Block {
-  float const* x;
+  typename Load::Input const* x;
   int64_t x_stride;
   typename Load::Element const* w;
   int64_t w_stride;
@@ -96,28 +104,29 @@ __attribute__((noinline)) void tile(Block<Load> const& b) {
   for (int r = 0; r < Rows; ++r) {
     for (int c = 0; c < Cols; ++c) sums[r][c] = V::zero();
   }
-  float const* x = b.x;
+  constexpr int64_t kStep = Load::kStep;
+  typename Load::Input const* x = b.x;
   typename Load::Element const* w = b.w;
   typename Load::Element const* ahead = b.ahead;
   int64_t const x_stride = b.x_stride, w_stride = b.w_stride, ahead_stride = b.ahead_stride;
-  int64_t const whole = b.k / V::kLanes * V::kLanes;
-  for (float const* const end = x + whole; x != end; x += V::kLanes, w += V::kLanes, ahead += V::kLanes) {
+  int64_t const whole = b.k / kStep * kStep;
+  for (auto const* const end = x + whole; x != end; x += kStep, w += kStep, ahead += kStep) {
     // Hides that the pointers advance evenly: else one register goes to each row, and there are too few.
     asm("" : "+r"(x), "+r"(w), "+r"(ahead));
     for (int f = 0; f < kFetched; ++f) _mm_prefetch(ahead + f * ahead_stride, _MM_HINT_T0);
-    typename V::Floats xs[Rows];
-    for (int r = 0; r < Rows; ++r) xs[r] = V::load(x + r * x_stride);
+    decltype(Load::load_input(x)) xs[Rows];
+    for (int r = 0; r < Rows; ++r) xs[r] = Load::load_input(x + r * x_stride);
     for (int c = 0; c < Cols; ++c) {
-      typename V::Floats const ws = Load::load(w + c * w_stride);
-      for (int r = 0; r < Rows; ++r) sums[r][c] = V::multiply_add(xs[r], ws, sums[r][c]);
+      auto const ws = Load::load(w + c * w_stride);
+      for (int r = 0; r < Rows; ++r) sums[r][c] = Load::multiply_add(xs[r], ws, sums[r][c]);
     }
   }
-  if (whole < b.k) {
+  if (int64_t const rest = b.k - whole; rest > 0) {
     for (int r = 0; r < Rows; ++r) {
-      typename V::Floats const xs = load_tail<LoadF32<V>>(x + r * x_stride, b.k - whole);
+      auto const xs = Load::load_input(Padded<kStep, typename Load::Input>(x + r * x_stride, rest).elements);
       for (int c = 0; c < Cols; ++c) {
-        typename V::Floats const ws = load_tail<Load>(w + c * w_stride, b.k - whole);
-        sums[r][c] = V::multiply_add(xs, ws, sums[r][c]);
+        auto const ws = Load::load(Padded<kStep, typename Load::Element>(w + c * w_stride, rest).elements);
+        sums[r][c] = Load::multiply_add(xs, ws, sums[r][c]);
       }
     }
   }
@@ -175,6 +184,7 @@ template <class Load>
 void run(GemmNt const& a) {
   constexpr int64_t kRows = 60;
   constexpr int64_t kFew = 16;
+  auto const* const x = static_cast<typename Load::Input const*>(a.x);
   auto const* const w = static_cast<typename Load::Element const*>(a.w);
   // Few rows: their whole length stays in L1 or L2, and W is read in the order of its memory.
   int64_t const panel_columns = a.m == 1 ? 8 : a.m <= kFew ? 4 : 64;
@@ -188,8 +198,8 @@ void run(GemmNt const& a) {
       do {
         int64_t const length = a.k - c < kSegment ? a.k - c : kSegment;
         bool const last = a.k - c - length < kSegment;
-        panel<Load>({a.x + i * a.x_stride + c, a.x_stride, panel_w + c, a.w_stride, a.y + i * a.y_stride + j,
-                     a.y_stride, length, c == 0, nullptr, 0},
+        panel<Load>({x + i * a.x_stride + c, a.x_stride, panel_w + c, a.w_stride, a.y + i * a.y_stride + j, a.y_stride,
+                     length, c == 0, nullptr, 0},
                     rows, cols, last ? next_panel : panel_w + c + length);
         c += length;
       } while (c < a.k);

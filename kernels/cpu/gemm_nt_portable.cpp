@@ -61,7 +61,7 @@ template <int Rows, int Cols>
 void tile(GemmNt const& a, std::int64_t i, std::int64_t j, std::int64_t begin, std::int64_t length,
           float const* const (&w)[Cols]) {
   float const* x[Rows];
-  for (int r = 0; r < Rows; ++r) x[r] = a.x + (i + r) * a.x_stride + begin;
+  for (int r = 0; r < Rows; ++r) x[r] = static_cast<float const*>(a.x) + (i + r) * a.x_stride + begin;
   Lanes sums[Rows][Cols];
   multiply<Rows, Cols>(x, w, length, sums);
   for (int r = 0; r < Rows; ++r) {

@@ -30,6 +30,15 @@ struct WeightMatrix {
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) noexcept { return (a + b - 1) / b; }
 
+/// Rows that linear layers read, [tokens, in], and the same packed if they are.
+struct LinearRows {
+  Matrix<float const> x;
+  std::byte const* packed = nullptr;
+
+  LinearRows(Matrix<float const> rows, std::byte const* packed_rows = nullptr) : x(rows), packed(packed_rows) {}
+  LinearRows(Matrix<float> rows) : x(rows) {}
+};
+
 /// One linear layer over the rows of an input that several may share: y = x w^T.
 struct LinearJob {
   WeightMatrix w;   // [out, in]
@@ -46,14 +55,16 @@ struct LinearBlock {
 // A block's weights, and its rows of x, fit a core's own cache.
 inline constexpr std::int64_t kBlockCols = 64;
 inline constexpr std::int64_t kBlockRows = 64;
+static_assert(kBlockCols % PackedRows::kColumns == 0 && kBlockRows % PackedRows::kPanelRows == 0);
 
 inline std::int64_t linear_tasks(LinearJob const& job) noexcept {
   return ceil_div(job.y.rows, kBlockRows) * ceil_div(job.y.cols, kBlockCols);
 }
 
-/// Task `task` of `job`; tasks that share columns, and so weights, are neighbours. x: [tokens, in].
-inline LinearBlock run_linear_task(CpuIsa isa, Matrix<float const> x, LinearJob const& job,
+/// Task `task` of `job`; tasks that share columns, and so weights, are neighbours.
+inline LinearBlock run_linear_task(CpuIsa isa, LinearRows const& from, LinearJob const& job,
                                    std::int64_t task) noexcept {
+  Matrix<float const> const x = from.x;
   std::int64_t const row_blocks = ceil_div(job.y.rows, kBlockRows);
   std::int64_t const row = task % row_blocks * kBlockRows;
   std::int64_t const col = task / row_blocks * kBlockCols;
@@ -71,13 +82,28 @@ inline LinearBlock run_linear_task(CpuIsa isa, Matrix<float const> x, LinearJob 
   args.m = rows;
   args.n = cols;
   args.k = x.cols;
+  PackedRows const packing = {isa, job.w.dtype, x.cols};
+  if (from.packed != nullptr && packing.is_needed()) args.packed = from.packed + packing.bytes(row);
   gemm_nt(isa, args);
   return block;
 }
 
-/// Runs all jobs over one x, [tokens, in]; `after(block)` is called on each block once it is there, by its task.
+/// Packs rows for weights of type `dtype` where `isa` wants that. room: PackedRows::bytes of them.
+inline LinearRows pack_rows(ThreadPool& pool, CpuIsa isa, Dtype dtype, Matrix<float const> x, std::byte* room) {
+  PackedRows const packing = {isa, dtype, x.cols};
+  if (!packing.is_needed()) return x;
+  auto const task = [&](std::size_t panel) {
+    std::int64_t const first = static_cast<std::int64_t>(panel) * PackedRows::kPanelRows;
+    packing.pack(x.data + first * x.stride, x.stride, std::min(PackedRows::kPanelRows, x.rows - first), 0, x.cols,
+                 room + packing.bytes(first));
+  };
+  pool.run(static_cast<std::size_t>(ceil_div(x.rows, PackedRows::kPanelRows)), task);
+  return {x, room};
+}
+
+/// Runs all jobs over the same rows; `after(block)` is called on each block once it is there, by its task.
 template <class After>
-void run_linear(ThreadPool& pool, CpuIsa isa, Matrix<float const> x, std::span<LinearJob const> jobs, After after) {
+void run_linear(ThreadPool& pool, CpuIsa isa, LinearRows const& x, std::span<LinearJob const> jobs, After after) {
   std::int64_t total = 0;
   for (auto const& job : jobs) total += linear_tasks(job);
   auto const task = [&](std::size_t number) {
@@ -93,7 +119,7 @@ void run_linear(ThreadPool& pool, CpuIsa isa, Matrix<float const> x, std::span<L
   pool.run(static_cast<std::size_t>(total), task);
 }
 
-inline void run_linear(ThreadPool& pool, CpuIsa isa, Matrix<float const> x, std::span<LinearJob const> jobs) {
+inline void run_linear(ThreadPool& pool, CpuIsa isa, LinearRows const& x, std::span<LinearJob const> jobs) {
   run_linear(pool, isa, x, jobs, [](LinearBlock const&) {});
 }
 

@@ -16,8 +16,8 @@ float silu(float value) { return value / (1.0F + std::exp(-value)); }
 float gelu(float value) { return 0.5F * value * (1.0F + std::erf(value * (std::numbers::sqrt2_v<float> / 2.0F))); }
 
 /// Columns [first, first + count) of to = from w^T, for the matrix [., k] that stands at `offset` of the record.
-void multiply(detail::FfnBlock const& block, std::size_t offset, Matrix<float const> from, Matrix<float> to,
-              std::int64_t first, std::int64_t count) {
+void multiply(detail::FfnBlock const& block, std::size_t offset, Matrix<float const> from, std::byte const* packed,
+              Matrix<float> to, std::int64_t first, std::int64_t count) {
   Dtype const dtype = block.layout.shape.dtype;
   std::size_t const row_bytes = static_cast<std::size_t>(from.cols) * size_bytes(dtype);
   gemm_nt(block.isa, {.x = from.data,
@@ -29,7 +29,8 @@ void multiply(detail::FfnBlock const& block, std::size_t offset, Matrix<float co
                       .m = from.rows,
                       .n = count,
                       .k = from.cols,
-                      .w_dtype = dtype});
+                      .w_dtype = dtype,
+                      .packed = packed});
 }
 
 template <class T>
@@ -83,10 +84,10 @@ namespace detail {
 void ffn_hidden(FfnBlock const& block, std::int64_t first, std::int64_t count) {
   FfnKind const kind = block.layout.shape.kind;
   if (kind == FfnKind::swiglu) {
-    multiply(block, block.layout.gate, block.x, block.h, first, count);
-    multiply(block, block.layout.in, block.x, block.up, first, count);
+    multiply(block, block.layout.gate, block.x, block.packed_x, block.h, first, count);
+    multiply(block, block.layout.in, block.x, block.packed_x, block.up, first, count);
   } else {
-    multiply(block, block.layout.in, block.x, block.h, first, count);
+    multiply(block, block.layout.in, block.x, block.packed_x, block.h, first, count);
   }
   for (std::int64_t r = 0; r < block.h.rows; ++r) {
     float* const h = block.h.data + r * block.h.stride + first;
@@ -99,10 +100,13 @@ void ffn_hidden(FfnBlock const& block, std::int64_t first, std::int64_t count) {
       for (std::int64_t c = 0; c < count; ++c) h[c] = silu(h[c]) * up[c];
     }
   }
+  if (block.packed_h == nullptr) return;
+  PackedRows const packing = {block.isa, block.layout.shape.dtype, block.h.cols};
+  packing.pack(block.h.data + first, block.h.stride, block.h.rows, first, count, block.packed_h);
 }
 
 void ffn_output(FfnBlock const& block, std::int64_t first, std::int64_t count) {
-  multiply(block, block.layout.out, block.h, block.y, first, count);
+  multiply(block, block.layout.out, block.h, block.packed_h, block.y, first, count);
 }
 
 }  // namespace detail

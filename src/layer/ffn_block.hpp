@@ -18,9 +18,12 @@ struct FfnBlock {
   Matrix<float> h;        // [rows, d_ff]
   Matrix<float> up;       // [rows, d_ff], scratch; swiglu only
   Matrix<float> y;        // [rows, d_model]
+  // Where products want rows packed (PackedRows), else null.
+  std::byte const* packed_x;  // of x
+  std::byte* packed_h;        // scratch, of h
 };
 
-/// Columns [first, first + count) of h = act(x wi^T).
+/// Columns [first, first + count) of h = act(x wi^T), for PackedRows' columns where h is packed.
 void ffn_hidden(FfnBlock const& block, std::int64_t first, std::int64_t count);
 /// Columns [first, first + count) of y = h wo^T.
 void ffn_output(FfnBlock const& block, std::int64_t first, std::int64_t count);

@@ -24,6 +24,7 @@ struct Unit {
   std::byte const* record;
   std::int64_t first;  // row of the batch
   std::int64_t rows;
+  std::int64_t panel;  // the first of its own, of those of the batch
 };
 
 /// Rows that are computed at once: bounds the memory of the hidden layer, 32 MiB or 64 rows.
@@ -34,7 +35,12 @@ std::int64_t batch_rows(MoeShape const& shape, std::int64_t assignments) {
 }
 
 /// Columns of W, of `k` elements each, that one task takes: about half a megabyte of float weights.
-std::int64_t task_columns(std::int64_t k) { return std::clamp<std::int64_t>(131072 / k / 8 * 8, 16, 512); }
+std::int64_t task_columns(std::int64_t k) {
+  constexpr std::int64_t kMultiple = PackedRows::kColumns;
+  return std::clamp<std::int64_t>(131072 / k / kMultiple * kMultiple, kMultiple, 512);
+}
+
+std::int64_t panels_of(std::int64_t rows) { return (rows + PackedRows::kPanelRows - 1) / PackedRows::kPanelRows; }
 
 /// Elements from one row to the next of what a product reads: aligned, and not a multiple of 1 KiB apart, since rows a
 /// power of two apart push each other out of the L1 cache.
@@ -54,6 +60,9 @@ struct Scratch {
   float* h;     // [rows, d_ff] at row_stride
   float* up;    // [rows, d_ff], swiglu only
   float* out;   // [assignments, d_model]
+  // Of x and h, where products want them packed: each unit has panels of its own.
+  std::byte* packed_x;
+  std::byte* packed_h;
 
   Scratch(Workspace& workspace, MoeShape const& shape, std::int64_t tokens) {
     std::int64_t const assignments = tokens * shape.k;
@@ -65,6 +74,16 @@ struct Scratch {
     h = workspace.take<float>(rows * row_stride(shape.d_ff));
     up = workspace.take<float>(shape.kind == FfnKind::swiglu ? rows * shape.d_ff : 0);
     out = workspace.take<float>(assignments * shape.d_model);
+    std::int64_t const panels = rows / PackedRows::kPanelRows + std::min(experts, rows);
+    packed_x = take_panels(workspace, panels, shape.d_model);
+    packed_h = take_panels(workspace, panels, shape.d_ff);
+  }
+
+ private:
+  /// Enough for every type and instruction set.
+  static std::byte* take_panels(Workspace& workspace, std::int64_t panels, std::int64_t k) {
+    PackedRows const largest = {CpuIsa::amx_bf16, Dtype::bf16, k};
+    return workspace.take<std::byte>(static_cast<std::int64_t>(largest.bytes(panels * PackedRows::kPanelRows)));
   }
 };
 
@@ -98,7 +117,12 @@ Status check(MoeStep const& step) {
 class Run {
  public:
   Run(MoeStep const& step, ExpertLayout const& layout, Workspace workspace)
-      : step_(step), shape_(step.shape), layout_(layout), scratch_(workspace, step.shape, step.x.rows) {}
+      : step_(step),
+        shape_(step.shape),
+        layout_(layout),
+        scratch_(workspace, step.shape, step.x.rows),
+        packing_x_{step.isa, step.dtype, step.shape.d_model},
+        packing_h_{step.isa, step.dtype, step.shape.d_ff} {}
 
   /// Sorts the assignments by expert. @return the experts that have any.
   std::span<ExpertId const> group() { return scratch_.groups.sort(shape_, step_.routing); }
@@ -108,21 +132,23 @@ class Run {
     std::int64_t base = scratch_.groups.begin_of(experts.front().id.expert);
     std::int64_t rows = 0;
     std::int64_t units = 0;
+    std::int64_t panels = 0;
     for (LeasedExpert const& expert : experts) {
       std::int64_t left = scratch_.groups.rows_of(expert.id.expert);
       while (left > 0) {
         std::int64_t const taken = std::min(left, scratch_.rows - rows);
-        scratch_.units[units++] = {expert.data, rows, taken};
+        scratch_.units[units++] = {expert.data, rows, taken, panels};
+        panels += panels_of(taken);
         rows += taken;
         left -= taken;
         if (rows == scratch_.rows) {
-          batch({scratch_.units, static_cast<std::size_t>(units)}, base, rows);
+          batch({scratch_.units, static_cast<std::size_t>(units)}, base);
           base += std::exchange(rows, 0);
-          units = 0;
+          units = panels = 0;
         }
       }
     }
-    if (rows > 0) batch({scratch_.units, static_cast<std::size_t>(units)}, base, rows);
+    if (rows > 0) batch({scratch_.units, static_cast<std::size_t>(units)}, base);
   }
 
   /// y[t] = sum in rank order; written whole.
@@ -135,18 +161,34 @@ class Run {
   }
 
  private:
-  /// Rows [base, base + rows): gathered, through the hidden layer, to the same rows of `out`.
-  void batch(std::span<Unit const> units, std::int64_t base, std::int64_t rows) {
-    constexpr std::int64_t kGather = 64;
-    std::int64_t const d_model = shape_.d_model;
-    parallel(step_.pool, ceil_div(rows, kGather), [&](std::int64_t task) {
-      for (std::int64_t r = task * kGather; r < std::min(rows, (task + 1) * kGather); ++r) {
-        std::int64_t const token = scratch_.groups.order[base + r] / shape_.k;
-        std::copy_n(step_.x.data + token * step_.x.stride, d_model, scratch_.x + r * row_stride(d_model));
-      }
+  /// All rows of the units, whose first is row `base`: gathered, through the hidden layer, to the same rows of `out`.
+  void batch(std::span<Unit const> units, std::int64_t base) {
+    std::int64_t const panels = units.back().panel + panels_of(units.back().rows);
+    parallel(step_.pool, panels, [&](std::int64_t panel) {
+      Unit const& unit = *std::prev(std::ranges::upper_bound(units, panel, {}, &Unit::panel));
+      gather(unit, base, (panel - unit.panel) * PackedRows::kPanelRows);
     });
-    share_columns(units, base, shape_.d_ff, task_columns(d_model), ffn_hidden);
-    share_columns(units, base, d_model, task_columns(shape_.d_ff), ffn_output);
+    share_columns(units, base, shape_.d_ff, task_columns(shape_.d_model), ffn_hidden);
+    share_columns(units, base, shape_.d_model, task_columns(shape_.d_ff), ffn_output);
+  }
+
+  /// Rows of one panel of a unit, from its row `from` on.
+  void gather(Unit const& unit, std::int64_t base, std::int64_t from) {
+    std::int64_t const stride = row_stride(shape_.d_model);
+    std::int64_t const rows = std::min(unit.rows - from, PackedRows::kPanelRows);
+    std::int64_t const first = unit.first + from;
+    for (std::int64_t r = first; r < first + rows; ++r) {
+      std::int64_t const token = scratch_.groups.order[base + r] / shape_.k;
+      std::copy_n(step_.x.data + token * step_.x.stride, shape_.d_model, scratch_.x + r * stride);
+    }
+    if (!packing_x_.is_needed()) return;
+    packing_x_.pack(scratch_.x + first * stride, stride, rows, 0, shape_.d_model,
+                    panels_at(scratch_.packed_x, packing_x_, unit) + packing_x_.bytes(from));
+  }
+
+  /// Where a unit's first panel is, or null where rows aren't packed.
+  static std::byte* panels_at(std::byte* panels, PackedRows const& packing, Unit const& unit) {
+    return packing.is_needed() ? panels + packing.bytes(unit.panel * PackedRows::kPanelRows) : nullptr;
   }
 
   void share_columns(std::span<Unit const> units, std::int64_t base, std::int64_t columns, std::int64_t per_task,
@@ -168,7 +210,9 @@ class Run {
             {scratch_.x + unit.first * row_stride(d_model), unit.rows, d_model, row_stride(d_model)},
             {scratch_.h + unit.first * row_stride(d_ff), unit.rows, d_ff, row_stride(d_ff)},
             {scratch_.up + (shape_.kind == FfnKind::swiglu ? unit.first * d_ff : 0), unit.rows, d_ff},
-            {scratch_.out + (base + unit.first) * d_model, unit.rows, d_model}};
+            {scratch_.out + (base + unit.first) * d_model, unit.rows, d_model},
+            panels_at(scratch_.packed_x, packing_x_, unit),
+            panels_at(scratch_.packed_h, packing_h_, unit)};
   }
 
   void combine_token(std::int64_t t) {
@@ -189,6 +233,7 @@ class Run {
   MoeShape const& shape_;
   ExpertLayout const& layout_;
   Scratch scratch_;
+  PackedRows packing_x_, packing_h_;
 };
 
 /// Experts that are all at hand: one wave.

@@ -54,6 +54,11 @@ class HostSwitch final : public SwitchCompute {
     });
   }
 
+  /// Rows that are multiplied with `weight`, packed into `room` where that is faster.
+  LinearRows pack(ThreadPool& pool, Matrix<float const> rows, dense::WeightMatrix const& weight,
+                  std::byte* room) const {
+    return pack_rows(pool, options_.isa, weight.dtype, rows, room);
+  }
   Status run_attention(SwitchBatch& batch, ThreadPool& pool, SwitchBlockWeights const& block) const;
   void run_dense_ffn(HostSwitchBuffers& at, ThreadPool& pool, SwitchBlockWeights const& block) const;
   void run_head(HostSwitchBuffers& at, ThreadPool& pool) const;
@@ -108,19 +113,26 @@ Status HostSwitch::run_attention(SwitchBatch& batch, ThreadPool& pool, SwitchBlo
 
   rms_norm(pool, at.residual, block.attention_norm, config_.layer_norm_epsilon, at.normed);
   LinearJob const projections[] = {{block.q, at.q}, {block.k, at.k}, {block.v, at.v}};
-  run_linear(pool, options_.isa, at.normed, projections);
+  run_linear(pool, options_.isa, pack(pool, at.normed, block.q, at.packed), projections);
   model_detail::run_attention(pool, args, scratch);
   LinearJob const output[] = {{block.o, at.normed}};
-  run_linear(pool, options_.isa, at.context, output, [&](LinearBlock const& y) { add_to(at.residual, y); });
+  run_linear(pool, options_.isa, pack(pool, at.context, block.o, at.packed), output,
+             [&](LinearBlock const& y) { add_to(at.residual, y); });
   return {};
 }
 
 /// residual += wo(act(wi(normed)))
 void HostSwitch::run_dense_ffn(HostSwitchBuffers& at, ThreadPool& pool, SwitchBlockWeights const& block) const {
   LinearJob const up[] = {{block.wi, at.inner}};
-  run_linear(pool, options_.isa, at.normed, up, [&](LinearBlock const& y) { activate(config_.activation, y); });
+  PackedRows const packing = {options_.isa, block.wo.dtype, at.inner.cols};
+  run_linear(pool, options_.isa, pack(pool, at.normed, block.wi, at.packed), up, [&](LinearBlock const& y) {
+    activate(config_.activation, y);
+    if (!packing.is_needed()) return;
+    packing.pack(y.y.data, y.y.stride, y.y.rows, y.first_col, y.y.cols, at.packed_inner + packing.bytes(y.first_row));
+  });
   LinearJob const down[] = {{block.wo, at.normed}};
-  run_linear(pool, options_.isa, at.inner, down, [&](LinearBlock const& y) { add_to(at.residual, y); });
+  LinearRows const inner(at.inner, packing.is_needed() ? at.packed_inner : nullptr);
+  run_linear(pool, options_.isa, inner, down, [&](LinearBlock const& y) { add_to(at.residual, y); });
 }
 
 Status HostSwitch::run_blocks(SwitchBatch& batch, ThreadPool& pool, std::uint32_t last) const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "sida/detail/try.hpp"
+#include "sida/kernels/cpu.hpp"
 
 namespace sida::inline v0::model_detail {
 
@@ -12,11 +13,16 @@ std::size_t HostSwitchBuffers::carve(SwitchConfig const& config, SwitchBatch con
     return Matrix<float>(from.take<float>(rows * cols), rows, cols);
   };
   std::int64_t const tokens = batch.tokens;
+  auto const packed_rows = [&](Workspace& from, std::int64_t cols) {
+    PackedRows const largest = {CpuIsa::amx_bf16, Dtype::bf16, cols};
+    return from.take<std::byte>(static_cast<std::int64_t>(largest.bytes(tokens)));
+  };
   residual = matrix(place, tokens, config.d_model);
   normed = matrix(place, tokens, config.d_model);
   means = matrix(place, batch.sequences(), config.d_model);
   head_hidden = matrix(place, batch.sequences(), config.d_model);
   head_out = matrix(place, batch.sequences(), config.num_labels);
+  packed = packed_rows(place, std::max(config.d_model, config.inner_dim()));
 
   Workspace attention = place;
   q = matrix(attention, tokens, config.inner_dim());
@@ -25,6 +31,7 @@ std::size_t HostSwitchBuffers::carve(SwitchConfig const& config, SwitchBatch con
   context = matrix(attention, tokens, config.inner_dim());
   Workspace dense = place;
   inner = matrix(dense, tokens, config.d_ff);
+  packed_inner = packed_rows(dense, config.d_ff);
   Workspace moe = place;
   router_logits = matrix(moe, tokens, config.num_experts);
   moe_out = matrix(moe, tokens, config.d_model);

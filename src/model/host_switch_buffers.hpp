@@ -20,9 +20,11 @@ struct HostSwitchBuffers final : SwitchBuffers {
   Matrix<float> means;        // [sequences, d_model]
   Matrix<float> head_hidden;  // [sequences, d_model]
   Matrix<float> head_out;     // [sequences, labels]
+  std::byte* packed;          // room for what products read packed, [tokens, d_model] or [tokens, inner]
   // Of one kind of step each: the three share their memory.
   Matrix<float> q, k, v, context;  // [tokens, inner], attention
   Matrix<float> inner;             // [tokens, d_ff], dense blocks
+  std::byte* packed_inner;         // room for the same packed
   Matrix<float> router_logits;     // [tokens, experts], MoE layers
   Matrix<float> moe_out;           // [tokens, d_model], MoE layers
   std::span<std::byte> moe_workspace;

@@ -19,6 +19,8 @@ namespace sida::inline v0::model_detail {
 using dense::ceil_div;
 using dense::LinearBlock;
 using dense::LinearJob;
+using dense::LinearRows;
+using dense::pack_rows;
 using dense::run_linear;
 using dense::widen_row;
 

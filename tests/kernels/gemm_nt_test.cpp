@@ -17,6 +17,21 @@ namespace {
 
 constexpr float kUntouched = -77.0F;
 
+/// Room for packed rows, full of NaN.
+class Packed {
+ public:
+  explicit Packed(std::size_t bytes) : lines_(bytes / sizeof(Line) + 1) {
+    std::memset(this->bytes(), 0xFF, lines_.size() * sizeof(Line));
+  }
+  std::byte* bytes() { return lines_.front().bytes; }
+
+ private:
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  std::vector<Line> lines_;
+};
+
 /// One product with rows further apart than they are long, and NaN between them.
 struct Problem {
   std::int64_t m, n, k;
@@ -58,10 +73,14 @@ struct Problem {
   }
 
   std::vector<float> run(CpuIsa isa) const { return run(isa, m, n); }
-  /// In blocks of `rows` by `cols`.
+  /// In blocks of `rows` by `cols`, each with rows packed for itself where the instruction set wants them so.
   std::vector<float> run(CpuIsa isa, std::int64_t rows, std::int64_t cols) const {
     std::vector<float> y(static_cast<std::size_t>(m * y_stride), kUntouched);
+    PackedRows const packing = {isa, dtype, k};
+    Packed packed(packing.bytes(rows));
     for (std::int64_t i = 0; i < m; i += rows) {
+      std::int64_t const count = std::min(rows, m - i);
+      if (packing.is_needed()) packing.pack(x.data() + i * x_stride, x_stride, count, 0, k, packed.bytes());
       for (std::int64_t j = 0; j < n; j += cols) {
         gemm_nt(isa, {.x = x.data() + i * x_stride,
                       .x_stride = x_stride,
@@ -69,21 +88,24 @@ struct Problem {
                       .w_stride = w_stride,
                       .y = y.data() + i * y_stride + j,
                       .y_stride = y_stride,
-                      .m = std::min(rows, m - i),
+                      .m = count,
                       .n = std::min(cols, n - j),
                       .k = k,
-                      .w_dtype = dtype});
+                      .w_dtype = dtype,
+                      .packed = packing.is_needed() ? packed.bytes() : nullptr});
       }
     }
     return y;
   }
 
-  void expect_near(std::vector<float> const& y) const {
+  void expect_near(CpuIsa isa, std::vector<float> const& y) const {
+    bool const rounds = PackedRows{isa, dtype, k}.is_needed();
     for (std::int64_t i = 0; i < m; ++i) {
       for (std::int64_t j = 0; j < n; ++j) {
         double sum = 0, magnitude = 0;
         for (std::int64_t c = 0; c < k; ++c) {
-          double const product = double{x[static_cast<std::size_t>(i * x_stride + c)]} *
+          float const value = x[static_cast<std::size_t>(i * x_stride + c)];
+          double const product = double{rounds ? to_float(to_bf16(value)) : value} *
                                  double{wide[static_cast<std::size_t>(j * w_stride + c)]};
           sum += product;
           magnitude += std::abs(product);
@@ -120,7 +142,7 @@ TEST_P(GemmNt, AgreesWithDoublePrecisionOnSmallOddShapes) {
     for (std::int64_t n = 1; n <= 19; n += 1 + n / 9) {
       for (std::int64_t k = 1; k <= 70; k += 1 + static_cast<std::int64_t>(random_() % 5)) {
         Problem const problem(m, n, k, dtype(), random_);
-        problem.expect_near(problem.run(isa()));
+        problem.expect_near(isa(), problem.run(isa()));
       }
     }
   }
@@ -130,7 +152,7 @@ TEST_P(GemmNt, AgreesWithDoublePrecisionOnLongRows) {
   for (std::int64_t const k : {767, 768, 1023, 1024, 1025, 2048, 3072, 3077}) {
     for (std::int64_t const m : {1, 2, 5, 17, 67}) {
       Problem const problem(m, 11, k, dtype(), random_);
-      problem.expect_near(problem.run(isa()));
+      problem.expect_near(isa(), problem.run(isa()));
     }
   }
 }
@@ -156,9 +178,66 @@ TEST_P(GemmNt, GivesTheSameBytesForARowAmongManyAndAlone) {
   EXPECT_EQ(std::memcmp(whole.data(), rows.data(), whole.size() * sizeof(float)), 0);
 }
 
+TEST_P(GemmNt, ReadsRowsThatWerePackedTogetherOrInParts) {
+  for (std::int64_t const k : {5, 64, 100, 768}) {
+    Problem const problem(53, 37, k, dtype(), random_);
+    PackedRows const packing = {isa(), dtype(), k};
+    EXPECT_EQ(packing.bytes(53) != 0, packing.is_needed());
+    if (!packing.is_needed()) continue;
+    Packed whole(packing.bytes(53)), parts(packing.bytes(53));
+    packing.pack(problem.x.data(), problem.x_stride, 53, 0, k, whole.bytes());
+    for (std::int64_t c = 0; c < k; c += 64) {
+      packing.pack(problem.x.data() + c, problem.x_stride, 53, c, std::min<std::int64_t>(64, k - c), parts.bytes());
+    }
+    std::vector<float> const alone = problem.run(isa(), 1, 37);
+    for (std::byte const* packed : {whole.bytes(), parts.bytes()}) {
+      std::vector<float> y(alone.size(), kUntouched);
+      for (std::int64_t i = 0; i < 53; i += 16) {
+        gemm_nt(isa(), {.w = problem.raw.data(),
+                        .w_stride = problem.w_stride,
+                        .y = y.data() + i * problem.y_stride,
+                        .y_stride = problem.y_stride,
+                        .m = std::min<std::int64_t>(16, 53 - i),
+                        .n = 37,
+                        .k = k,
+                        .w_dtype = dtype(),
+                        .packed = packed + packing.bytes(i)});
+      }
+      EXPECT_EQ(y, alone) << "k " << k;
+    }
+  }
+}
+
+TEST_P(GemmNt, RoundsNothingThatIsNotPacked) {
+  Problem const problem(9, 23, 300, dtype(), random_);
+  auto const unpacked = [&](CpuIsa isa) {
+    std::vector<float> y(9 * 23);
+    gemm_nt(isa, {.x = problem.x.data(),
+                  .x_stride = problem.x_stride,
+                  .w = problem.raw.data(),
+                  .w_stride = problem.w_stride,
+                  .y = y.data(),
+                  .y_stride = 23,
+                  .m = 9,
+                  .n = 23,
+                  .k = 300,
+                  .w_dtype = dtype()});
+    return y;
+  };
+  EXPECT_EQ(unpacked(isa()), unpacked(std::min(isa(), CpuIsa::avx512)));
+}
+
 TEST_P(GemmNt, WritesZerosWhenThereIsNothingToSum) {
   std::vector<float> y(6, kUntouched);
-  gemm_nt(isa(), {.y = y.data(), .y_stride = 3, .m = 2, .n = 3, .k = 0, .w_dtype = dtype()});
+  Packed packed(0);
+  bool const is_packed = PackedRows{isa(), dtype(), 0}.is_needed();
+  gemm_nt(isa(), {.y = y.data(),
+                  .y_stride = 3,
+                  .m = 2,
+                  .n = 3,
+                  .k = 0,
+                  .w_dtype = dtype(),
+                  .packed = is_packed ? packed.bytes() : nullptr});
   EXPECT_EQ(y, std::vector<float>(6, 0.0F));
 }
 
@@ -175,6 +254,8 @@ TEST_P(GemmNt, TouchesNothingWithoutRowsOrColumns) {
                    .n = 2,
                    .k = 9,
                    .w_dtype = dtype()};
+  Packed packed(1024);
+  if (PackedRows{isa(), dtype(), 9}.is_needed()) args.packed = packed.bytes();
   gemm_nt(isa(), args);
   args.m = 2;
   args.n = 0;

@@ -15,6 +15,9 @@ namespace {
 
 // Float32 against double over five blocks, relative to the largest value.
 constexpr double kTolerance = 2e-5;
+// The same where inputs of products are rounded to bf16, and the margin below which that may change the routing.
+constexpr double kRoundedTolerance = 3e-2;
+constexpr double kRoundedMargin = 3e-2;
 
 struct ReferenceCase {
   char const* name;
@@ -27,7 +30,8 @@ struct ReferenceCase {
   friend std::ostream& operator<<(std::ostream& out, ReferenceCase const& c) { return out << c.name; }
 };
 
-void expect_near(Matrix<float const> matrix, std::int64_t first, ReferenceEncoder::Rows const& reference) {
+void expect_near(Matrix<float const> matrix, std::int64_t first, ReferenceEncoder::Rows const& reference,
+                 double tolerance) {
   double largest = 0;
   double error = 0;
   for (std::size_t r = 0; r < reference.size(); ++r) {
@@ -39,7 +43,7 @@ void expect_near(Matrix<float const> matrix, std::int64_t first, ReferenceEncode
       ASSERT_FALSE(std::isnan(row[c]));
     }
   }
-  EXPECT_LE(error, kTolerance * largest);
+  EXPECT_LE(error, tolerance * largest);
 }
 
 class SwitchReference : public ::testing::TestWithParam<ReferenceCase> {
@@ -76,11 +80,17 @@ TEST_P(SwitchReference, AgreesOnEveryInstructionSet) {
     InlinePool pool;
     SwitchEncoder::State state;
     run_batch(*loaded.encoder, batch, state, pool);
+    bool const rounds = PackedRows{isa, GetParam().experts, 1}.is_needed();
+    double const tolerance = rounds ? kRoundedTolerance : kTolerance;
+    std::size_t compared = 0;
     for (std::size_t s = 0; s < expected.size(); ++s) {
       SCOPED_TRACE("sequence " + std::to_string(s));
-      expect_near(state.hidden(), batch.sequence_offsets[s], expected[s].hidden);
-      expect_near(state.logits(), static_cast<std::int64_t>(s), {expected[s].logits});
+      if (rounds && expected[s].least_margin < kRoundedMargin) continue;
+      ++compared;
+      expect_near(state.hidden(), batch.sequence_offsets[s], expected[s].hidden, tolerance);
+      expect_near(state.logits(), static_cast<std::int64_t>(s), {expected[s].logits}, tolerance);
     }
+    EXPECT_GE(compared, 2U);
   }
 }
 

@@ -11,21 +11,47 @@
 
 namespace sida::inline v0 {
 
-/// Instruction sets that CPU kernels are compiled for. Chosen at run time; a caller may force a lesser one.
-enum class CpuIsa : std::uint8_t { portable, avx2, avx512 };
+/// Instruction sets that CPU kernels are compiled for. Chosen at run time; a caller may force a lesser one. The last
+/// two multiply bf16 weights with rows that were rounded to bf16 (PackedRows), and do all else as avx512 does.
+enum class CpuIsa : std::uint8_t { portable, avx2, avx512, avx512_bf16, amx_bf16 };
 
 SIDA_API std::string_view to_string(CpuIsa isa) noexcept;
 SIDA_API std::optional<CpuIsa> parse_cpu_isa(std::string_view name) noexcept;
 /// The best one that this processor runs.
 SIDA_API CpuIsa best_cpu_isa() noexcept;
-/// Those that this processor runs, the portable one first.
+/// Those that this processor runs, the portable one first. The first call asks Linux for this process's permission to
+/// use AMX, where the processor has it; where Linux refuses, amx_bf16 is not among them.
 SIDA_API std::span<CpuIsa const> runnable_cpu_isas() noexcept;
 SIDA_API bool is_runnable(CpuIsa isa) noexcept;
+
+/// Rows of x as products with weights of one type want them: some instruction sets read bf16 in an order of their own,
+/// which is written once and read by many products. Of m rows of k elements.
+struct PackedRows {
+  CpuIsa isa = CpuIsa::portable;
+  Dtype w_dtype = Dtype::f32;
+  std::int64_t k = 0;
+
+  /// Rows are packed 16 by 16, so a block of packed rows may begin at each 16th.
+  static constexpr std::int64_t kPanelRows = 16;
+  /// Columns may be packed in parts, each but the last a multiple of these.
+  static constexpr std::int64_t kColumns = 32;
+
+  /// Bytes of m rows; 0 where products read floats.
+  SIDA_API std::size_t bytes(std::int64_t m) const noexcept;
+  SIDA_API bool is_needed() const noexcept;
+  /// Columns [first, first + count) of m rows, rounded to nearest even, to `packed`, which is aligned to 64 bytes.
+  /// x: [m, count] of them alone. Reentrant; different panels or columns may be written at the same time. Denormal
+  /// values become 0. Precondition: is_needed().
+  SIDA_API void pack(float const* x, std::int64_t x_stride, std::int64_t m, std::int64_t first, std::int64_t count,
+                     std::byte* packed) const noexcept;
+};
 
 /// y = x W^T for one block of outputs: y[i, j] = sum over c of x[i, c] * w[j, c].
 /// x: [m, k] float, w: [n, k] of type `w_dtype`, y: [m, n] float; strides in elements.
 /// Each y[i, j] is summed in an order that depends on k and the instruction set alone, so that splitting rows or
 /// columns in any way gives identical bytes. With k = 0 every output is 0.
+/// Where `packed` is given it is read in x's place, and must be these rows packed for `isa`, `w_dtype` and `k`.
+/// Otherwise no element of x is rounded, and avx512_bf16 and amx_bf16 are as avx512.
 /// Precondition: `isa` is among runnable_cpu_isas(); no output overlaps an input. Reentrant, on the calling thread.
 struct GemmArgs {
   float const* x = nullptr;
@@ -36,6 +62,7 @@ struct GemmArgs {
   std::int64_t y_stride = 0;
   std::int64_t m = 0, n = 0, k = 0;
   Dtype w_dtype = Dtype::f32;
+  std::byte const* packed = nullptr;
 };
 SIDA_API void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept;
 
