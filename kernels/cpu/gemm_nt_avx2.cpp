@@ -7,8 +7,7 @@ namespace {
 struct Avx2 {
   using Floats = __m256;
   static constexpr int64_t kLanes = 8;
-  static constexpr int kTileRows = 3;  // with 4 columns: 12 of 16 registers
-  static constexpr int kFetched = 2;
+  static constexpr TileShape kTile = {3, 4};  // 12 of 16 registers
 
   static __m256 zero() { return _mm256_setzero_ps(); }
   static __m256 load(float const* from) { return _mm256_loadu_ps(from); }

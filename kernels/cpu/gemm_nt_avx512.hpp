@@ -10,8 +10,7 @@ namespace {
 struct Avx512 {
   using Floats = __m512;
   static constexpr int64_t kLanes = 16;
-  static constexpr int kTileRows = 6;  // with 4 columns: 24 of 32 registers
-  static constexpr int kFetched = 4;
+  static constexpr TileShape kTile = {6, 4};  // 24 of 32 registers
 
   static __m512 zero() { return _mm512_setzero_ps(); }
   static __m512 load(float const* from) { return _mm512_loadu_ps(from); }

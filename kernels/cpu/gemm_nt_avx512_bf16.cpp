@@ -11,6 +11,7 @@ struct DotBf16 {
   using Input = uint16_t;
   using Element = uint16_t;
   static constexpr int64_t kStep = 32;
+  static constexpr TileShape kTile = Avx512::kTile;
   static __m512bh load(uint16_t const* from) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(from)); }
   static __m512bh load_input(uint16_t const* from) { return load(from); }
   static __m512 multiply_add(__m512bh x, __m512bh w, __m512 sum) { return _mm512_dpbf16_ps(sum, x, w); }

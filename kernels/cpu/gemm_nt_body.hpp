@@ -11,8 +11,11 @@ namespace sida::kernels {
 namespace {
 
 // `V` is a width: V::Floats, a register of V::kLanes floats; `zero`, `multiply_add`; `load`, `load_f16` and
-// `load_bf16`, which widen; `fold`, the lanes added up to four in V's one order; kTileRows, rows of x in a tile;
-// kFetched, rows of W that one fetches ahead.
+// `load_bf16`, which widen; `fold`, the lanes added up to four in V's one order; kTile, rows of x by rows of W in a
+// tile.
+struct TileShape {
+  int rows, cols;
+};
 
 /// How floats are multiplied with weights of one type: kStep elements of each at once.
 template <class V>
@@ -20,6 +23,7 @@ struct TakesFloats {
   using Vector = V;
   using Input = float;
   static constexpr int64_t kStep = V::kLanes;
+  static constexpr TileShape kTile = V::kTile;
   static typename V::Floats load_input(float const* x) { return V::load(x); }
   static typename V::Floats multiply_add(typename V::Floats x, typename V::Floats w, typename V::Floats sum) {
     return V::multiply_add(x, w, sum);
@@ -94,12 +98,11 @@ void store(typename V::Floats const (&sums)[Rows][Cols], float* y, int64_t y_str
   }
 }
 
-/// Rows x Cols outputs with one accumulator each: whatever the tile, an output sees the same operations.
-/// A function of its own, so that its loop has all registers.
-template <class Load, int Rows, int Cols>
+/// Rows x Cols outputs with one accumulator each: whatever the tile, an output sees the same operations. Fetches
+/// `Fetched` rows of W ahead. A function of its own, so that its loop has all registers.
+template <class Load, int Rows, int Cols, int Fetched>
 __attribute__((noinline)) void tile(Block<Load> const& b) {
   using V = typename Load::Vector;
-  constexpr int kFetched = Cols == 8 ? 8 : V::kFetched;  // rows of W
   typename V::Floats sums[Rows][Cols];
   for (int r = 0; r < Rows; ++r) {
     for (int c = 0; c < Cols; ++c) sums[r][c] = V::zero();
@@ -113,7 +116,9 @@ __attribute__((noinline)) void tile(Block<Load> const& b) {
   for (auto const* const end = x + whole; x != end; x += kStep, w += kStep, ahead += kStep) {
     // Hides that the pointers advance evenly: else one register goes to each row, and there are too few.
     asm("" : "+r"(x), "+r"(w), "+r"(ahead));
-    for (int f = 0; f < kFetched; ++f) _mm_prefetch(ahead + f * ahead_stride, _MM_HINT_T0);
+    // Among many rows what comes next would push this segment out of L1.
+    constexpr auto kInto = Fetched == 1 ? _MM_HINT_T1 : _MM_HINT_T0;
+    for (int f = 0; f < Fetched; ++f) _mm_prefetch(ahead + f * ahead_stride, kInto);
     decltype(Load::load_input(x)) xs[Rows];
     for (int r = 0; r < Rows; ++r) xs[r] = Load::load_input(x + r * x_stride);
     for (int c = 0; c < Cols; ++c) {
@@ -134,52 +139,61 @@ __attribute__((noinline)) void tile(Block<Load> const& b) {
 }
 
 /// `tile` of so many rows, up to `Most`.
-template <class Load, int Most, int Cols>
+template <class Load, int Most, int Cols, int Fetched>
 void tile_of(Block<Load> const& b, int64_t rows) {
   if constexpr (Most > 1) {
-    if (rows < Most) return tile_of<Load, Most - 1, Cols>(b, rows);
+    if (rows < Most) return tile_of<Load, Most - 1, Cols, Fetched>(b, rows);
   }
-  tile<Load, Most, Cols>(b);
+  tile<Load, Most, Cols, Fetched>(b);
 }
 
-/// All m rows of Cols columns. The first tiles fetch the Cols rows of W at `next`.
-template <class Load, int Cols>
+/// All m rows of Cols columns. Those of W at `next`, if any, are fetched: each tile does a part, of at least `Fetched`.
+template <class Load, int Cols, int Fetched>
 void columns(Block<Load> b, int64_t m, typename Load::Element const* next) {
-  constexpr int64_t kMost = Load::Vector::kTileRows;
-  // One tile fetches all that comes next; of several each does a part.
-  int64_t const per_tile = m >= 4 * kMost ? 1 : m > kMost ? 2 : Load::Vector::kFetched;
-  int64_t fetched = 0;
-  while (m > 0) {
+  constexpr int64_t kMost = Load::kTile.rows;
+  for (int64_t fetched = 0; m > 0; fetched += Fetched) {
     // One row alone has too few chains: the last that are one too many are shared.
     int64_t const rows = m >= kMost ? (m == kMost + 1 ? kMost / 2 + 1 : kMost) : m;
-    bool const fetch = fetched < Cols;
-    b.ahead = fetch ? next + fetched * b.w_stride : b.w;
-    b.ahead_stride = per_tile == 1 ? 0 : b.w_stride;
-    fetched += per_tile;
-    tile_of<Load, static_cast<int>(kMost), Cols>(b, rows);
+    if (next != nullptr && fetched < Cols) {
+      b.ahead = next + fetched * b.w_stride;
+      tile_of<Load, static_cast<int>(kMost), Cols, Fetched>(b, rows);
+    } else {
+      b.ahead = b.w;
+      tile_of<Load, static_cast<int>(kMost), Cols, 0>(b, rows);
+    }
     b.x += rows * b.x_stride;
     b.y += rows * b.y_stride;
     m -= rows;
   }
 }
 
-/// All m rows of n columns of one segment. `next`: weights that are read after these.
+/// All m rows of n columns of one segment. `next`: weights that are read after these, or null.
 template <class Load>
 void panel(Block<Load> b, int64_t m, int64_t n, typename Load::Element const* next) {
   b.ahead_stride = b.w_stride;
   if (m == 1) {  // 8 columns at once for enough independent chains
     for (; n >= 8; n -= 8, b.w += 8 * b.w_stride, b.y += 8) {
-      b.ahead = n >= 16 ? b.w + 8 * b.w_stride : next;
-      tile<Load, 1, 8>(b);
+      auto const* const after = n >= 16 ? b.w + 8 * b.w_stride : next;
+      b.ahead = after != nullptr ? after : b.w;
+      tile<Load, 1, 8, 8>(b);
     }
   }
-  for (; n >= 4; n -= 4, b.w += 4 * b.w_stride, b.y += 4) {
-    columns<Load, 4>(b, m, n >= 8 ? b.w + 4 * b.w_stride : next);
+  constexpr int kCols = Load::kTile.cols;
+  int64_t const tiles = (m + Load::kTile.rows - 1) / Load::kTile.rows;
+  for (; n >= kCols; n -= kCols, b.w += kCols * b.w_stride, b.y += kCols) {
+    auto const* const after = n >= 2 * kCols ? b.w + kCols * b.w_stride : next;
+    if (tiles >= kCols) {
+      columns<Load, kCols, 1>(b, m, after);
+    } else if (2 * tiles >= kCols) {
+      columns<Load, kCols, 2>(b, m, after);
+    } else {
+      columns<Load, kCols, kCols>(b, m, after);
+    }
   }
-  for (; n > 0; --n, b.w += b.w_stride, ++b.y) columns<Load, 1>(b, m, b.w);
+  for (; n > 0; --n, b.w += b.w_stride, ++b.y) columns<Load, 1, 1>(b, m, nullptr);
 }
 
-/// Rows of x in blocks whose segment stays in L2, columns in panels, and both through one segment of k at a time.
+/// Columns in panels, one segment of k at a time, and rows of x in blocks whose segment stays in L2: W is read once.
 template <class Load>
 void run(GemmNt const& a) {
   constexpr int64_t kRows = 60;
@@ -187,23 +201,23 @@ void run(GemmNt const& a) {
   auto const* const x = static_cast<typename Load::Input const*>(a.x);
   auto const* const w = static_cast<typename Load::Element const*>(a.w);
   // Few rows: their whole length stays in L1 or L2, and W is read in the order of its memory.
-  int64_t const panel_columns = a.m == 1 ? 8 : a.m <= kFew ? 4 : 64;
-  for (int64_t i = 0; i < a.m; i += kRows) {
-    int64_t const rows = a.m - i < kRows ? a.m - i : kRows;
-    for (int64_t j = 0; j < a.n; j += panel_columns) {
-      int64_t const cols = a.n - j < panel_columns ? a.n - j : panel_columns;
-      auto const* const panel_w = w + j * a.w_stride;
-      auto const* const next_panel = a.n - j >= 2 * panel_columns ? panel_w + panel_columns * a.w_stride : panel_w;
-      int64_t c = 0;
-      do {
-        int64_t const length = a.k - c < kSegment ? a.k - c : kSegment;
-        bool const last = a.k - c - length < kSegment;
+  int64_t const panel_columns = a.m == 1 ? 8 : a.m <= kFew ? Load::kTile.cols : 64;
+  for (int64_t j = 0; j < a.n; j += panel_columns) {
+    int64_t const cols = a.n - j < panel_columns ? a.n - j : panel_columns;
+    auto const* const panel_w = w + j * a.w_stride;
+    auto const* const next_panel = a.n - j >= 2 * panel_columns ? panel_w + panel_columns * a.w_stride : nullptr;
+    int64_t c = 0;
+    do {
+      int64_t const length = a.k - c < kSegment ? a.k - c : kSegment;
+      auto const* const next = c + 2 * kSegment <= a.k ? panel_w + c + kSegment : next_panel;
+      for (int64_t i = 0; i < a.m; i += kRows) {
+        int64_t const rows = a.m - i < kRows ? a.m - i : kRows;
         panel<Load>({x + i * a.x_stride + c, a.x_stride, panel_w + c, a.w_stride, a.y + i * a.y_stride + j, a.y_stride,
                      length, c == 0, nullptr, 0},
-                    rows, cols, last ? next_panel : panel_w + c + length);
-        c += length;
-      } while (c < a.k);
-    }
+                    rows, cols, i == 0 ? next : nullptr);
+      }
+      c += length;
+    } while (c < a.k);
   }
 }
 
