@@ -52,24 +52,41 @@ struct LinearBlock {
   std::int64_t first_col = 0;
 };
 
-// A block's weights, and its rows of x, fit a core's own cache.
-inline constexpr std::int64_t kBlockCols = 64;
-inline constexpr std::int64_t kBlockRows = 64;
-static_assert(kBlockCols % PackedRows::kColumns == 0 && kBlockRows % PackedRows::kPanelRows == 0);
+/// Rows and columns of y that one task computes.
+struct LinearBlocking {
+  std::int64_t rows, cols;
 
-inline std::int64_t linear_tasks(LinearJob const& job) noexcept {
-  return ceil_div(job.y.rows, kBlockRows) * ceil_div(job.y.cols, kBlockCols);
+  std::int64_t tasks(LinearJob const& job) const noexcept {
+    return ceil_div(job.y.rows, rows) * ceil_div(job.y.cols, cols);
+  }
+};
+
+// A block's weights, and its rows of x, fit a core's own cache. The larger is the better, if all threads have work.
+inline constexpr LinearBlocking kLargeBlocks = {128, 128};
+inline constexpr LinearBlocking kSmallBlocks = {64, 64};
+static_assert(kSmallBlocks.cols % PackedRows::kColumns == 0 && kSmallBlocks.rows % PackedRows::kPanelRows == 0);
+static_assert(kLargeBlocks.cols % PackedRows::kColumns == 0 && kLargeBlocks.rows % PackedRows::kPanelRows == 0);
+
+inline std::int64_t linear_tasks(LinearBlocking const& blocking, std::span<LinearJob const> jobs) noexcept {
+  std::int64_t total = 0;
+  for (auto const& job : jobs) total += blocking.tasks(job);
+  return total;
+}
+
+inline LinearBlocking choose_blocking(std::span<LinearJob const> jobs, std::size_t threads) noexcept {
+  auto const enough = 4 * static_cast<std::int64_t>(threads);
+  return linear_tasks(kLargeBlocks, jobs) >= enough ? kLargeBlocks : kSmallBlocks;
 }
 
 /// Task `task` of `job`; tasks that share columns, and so weights, are neighbours.
 inline LinearBlock run_linear_task(CpuIsa isa, LinearRows const& from, LinearJob const& job,
-                                   std::int64_t task) noexcept {
+                                   LinearBlocking const& blocking, std::int64_t task) noexcept {
   Matrix<float const> const x = from.x;
-  std::int64_t const row_blocks = ceil_div(job.y.rows, kBlockRows);
-  std::int64_t const row = task % row_blocks * kBlockRows;
-  std::int64_t const col = task / row_blocks * kBlockCols;
-  std::int64_t const rows = std::min(kBlockRows, job.y.rows - row);
-  std::int64_t const cols = std::min(kBlockCols, job.y.cols - col);
+  std::int64_t const row_blocks = ceil_div(job.y.rows, blocking.rows);
+  std::int64_t const row = task % row_blocks * blocking.rows;
+  std::int64_t const col = task / row_blocks * blocking.cols;
+  std::int64_t const rows = std::min(blocking.rows, job.y.rows - row);
+  std::int64_t const cols = std::min(blocking.cols, job.y.cols - col);
   LinearBlock const block{{job.y.data + row * job.y.stride + col, rows, cols, job.y.stride}, row, col};
   GemmArgs args;
   args.x = x.data + row * x.stride;
@@ -104,19 +121,18 @@ inline LinearRows pack_rows(ThreadPool& pool, CpuIsa isa, Dtype dtype, Matrix<fl
 /// Runs all jobs over the same rows; `after(block)` is called on each block once it is there, by its task.
 template <class After>
 void run_linear(ThreadPool& pool, CpuIsa isa, LinearRows const& x, std::span<LinearJob const> jobs, After after) {
-  std::int64_t total = 0;
-  for (auto const& job : jobs) total += linear_tasks(job);
+  LinearBlocking const blocking = choose_blocking(jobs, pool.concurrency());
   auto const task = [&](std::size_t number) {
     auto rest = static_cast<std::int64_t>(number);
     for (auto const& job : jobs) {
-      if (rest < linear_tasks(job)) {
-        after(run_linear_task(isa, x, job, rest));
+      if (rest < blocking.tasks(job)) {
+        after(run_linear_task(isa, x, job, blocking, rest));
         return;
       }
-      rest -= linear_tasks(job);
+      rest -= blocking.tasks(job);
     }
   };
-  pool.run(static_cast<std::size_t>(total), task);
+  pool.run(static_cast<std::size_t>(linear_tasks(blocking, jobs)), task);
 }
 
 inline void run_linear(ThreadPool& pool, CpuIsa isa, LinearRows const& x, std::span<LinearJob const> jobs) {
