@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/cpu/gemm_nn.hpp"
 #include "kernels/cpu/gemm_nt.hpp"
 #include "kernels/cpu/lstm_cell.hpp"
 #include "sida/kernels/cpu.hpp"
@@ -155,6 +156,17 @@ void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept {
 #endif
   static_cast<void>(isa);
   kernels::gemm_nt_portable(plain);
+}
+
+void gemm_nn(CpuIsa isa, GemmNnArgs const& args) noexcept {
+  kernels::GemmNn const plain = {args.x,        args.x_stride, args.b, args.b_stride, args.y,
+                                 args.y_stride, args.m,        args.n, args.k};
+#ifdef SIDA_HAVE_AVX2
+  if (isa >= CpuIsa::avx512) return kernels::gemm_nn_avx512(plain);
+  if (isa == CpuIsa::avx2) return kernels::gemm_nn_avx2(plain);
+#endif
+  static_cast<void>(isa);
+  kernels::gemm_nn_portable(plain);
 }
 
 void lstm_cell(CpuIsa isa, LstmCellArgs const& args) noexcept {

@@ -14,14 +14,14 @@ constexpr std::int64_t round_up_16(std::int64_t count) noexcept { return ceil_di
 /// Scratch of one lane.
 struct Lane {
   float* scores;  // [kQueryRows, longest]
-  float* values;  // [d_kv, longest], one head's v, transposed
+  float* keys;    // [d_kv, longest], one head's k, transposed
   float* bias;    // [2 * longest - 1], one head's bias by key position - query position
 };
 
 Lane lane_at(AttentionArgs const& args, float* scratch, std::int64_t lane) noexcept {
   float* const start = scratch + lane * attention_scratch(1, args.d_kv, args.longest);
-  float* const values = start + round_up_16(kQueryRows * args.longest);
-  return {start, values, values + round_up_16(args.d_kv * args.longest)};
+  float* const keys = start + round_up_16(kQueryRows * args.longest);
+  return {start, keys, keys + round_up_16(args.d_kv * args.longest)};
 }
 
 /// The bias of one head for every distance within a sequence, into lane.bias. @return that of distance 0.
@@ -62,34 +62,32 @@ void attend(AttentionArgs const& args, std::int64_t first, std::int64_t tokens, 
             Lane const& lane) noexcept {
   std::int64_t const column = head * args.d_kv;
   for (std::int64_t t = 0; t < tokens; ++t) {
-    for (std::int64_t c = 0; c < args.d_kv; ++c) lane.values[c * tokens + t] = args.v(first + t, column + c);
+    for (std::int64_t c = 0; c < args.d_kv; ++c) lane.keys[c * tokens + t] = args.k(first + t, column + c);
   }
   float const* const bias = spread_bias(args, tokens, head, lane);
   for (std::int64_t query = 0; query < tokens; query += kQueryRows) {
     if (args.stop.stop_requested()) return;
     std::int64_t const queries = std::min(kQueryRows, tokens - query);
     Matrix<float> const scores(lane.scores, queries, tokens);
-    GemmArgs gemm;
-    gemm.x = args.q.data + (first + query) * args.q.stride + column;
-    gemm.x_stride = args.q.stride;
-    gemm.w = args.k.data + first * args.k.stride + column;
-    gemm.w_stride = args.k.stride;
-    gemm.y = scores.data;
-    gemm.y_stride = scores.stride;
-    gemm.m = queries;
-    gemm.n = tokens;
-    gemm.k = args.d_kv;
-    gemm_nt(args.isa, gemm);
+    gemm_nn(args.isa, {.x = args.q.data + (first + query) * args.q.stride + column,
+                       .x_stride = args.q.stride,
+                       .b = lane.keys,
+                       .b_stride = tokens,
+                       .y = scores.data,
+                       .y_stride = scores.stride,
+                       .m = queries,
+                       .n = tokens,
+                       .k = args.d_kv});
     bias_and_softmax(bias, query, scores);
-    gemm.x = scores.data;
-    gemm.x_stride = scores.stride;
-    gemm.w = lane.values;
-    gemm.w_stride = tokens;
-    gemm.y = args.context.data + (first + query) * args.context.stride + column;
-    gemm.y_stride = args.context.stride;
-    gemm.n = args.d_kv;
-    gemm.k = tokens;
-    gemm_nt(args.isa, gemm);
+    gemm_nn(args.isa, {.x = scores.data,
+                       .x_stride = scores.stride,
+                       .b = args.v.data + first * args.v.stride + column,
+                       .b_stride = args.v.stride,
+                       .y = args.context.data + (first + query) * args.context.stride + column,
+                       .y_stride = args.context.stride,
+                       .m = queries,
+                       .n = args.d_kv,
+                       .k = tokens});
   }
 }
 

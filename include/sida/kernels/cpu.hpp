@@ -66,6 +66,21 @@ struct GemmArgs {
 };
 SIDA_API void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept;
 
+/// y = x B for matrices of a few rows or columns, as attention's: y[i, j] = sum over c of x[i, c] * b[c, j].
+/// x: [m, k], b: [k, n], y: [m, n], all float; strides in elements. Each y[i, j] is summed in ascending order of c, so
+/// that splitting rows or columns in any way gives identical bytes. With k = 0 every output is 0.
+/// Precondition: `isa` is among runnable_cpu_isas(); no output overlaps an input. Reentrant, on the calling thread.
+struct GemmNnArgs {
+  float const* x = nullptr;
+  std::int64_t x_stride = 0;
+  float const* b = nullptr;
+  std::int64_t b_stride = 0;
+  float* y = nullptr;
+  std::int64_t y_stride = 0;
+  std::int64_t m = 0, n = 0, k = 0;
+};
+SIDA_API void gemm_nn(CpuIsa isa, GemmNnArgs const& args) noexcept;
+
 /// One step of one sequence through an LSTM layer, PyTorch's gates in PyTorch's order (input, forget, update, output),
 /// each the sum of what comes from the input and from the state before, biases included. `cell` and `state` are
 /// replaced. To about 1e-6, absolute where a value is below 1; NaN stays NaN. Nothing overlaps. Reentrant, on the
