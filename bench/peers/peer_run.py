@@ -131,9 +131,10 @@ def quiet_and_exact(threads: int | None) -> None:
     transformers.logging.set_verbosity_error()
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
+def add_common_options(parser: argparse.ArgumentParser, data_required: bool = True) -> None:
     parser.add_argument("--model", type=Path, required=True, help="checkpoint folder")
-    parser.add_argument("--data", type=Path, required=True, help="TSV or JSONL; {\"ids\": [...]} are taken as they are")
+    parser.add_argument("--data", type=Path, required=data_required,
+                        help="TSV or JSONL; {\"ids\": [...]} are taken as they are")
     parser.add_argument("--dtype", choices=[*DTYPES], default="fp32")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--limit", type=int, help="only the first inputs")

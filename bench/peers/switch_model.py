@@ -141,6 +141,10 @@ class Tensors:
                 target.copy_(value)
         return stack
 
+    def forget(self, stem: str) -> None:
+        """Leaves tensors to somebody else."""
+        self.files = {name: value for name, value in self.files.items() if not name.startswith(stem + ".")}
+
 
 class Classifier(nn.Module):
     """Encoder and head. `mlps[i]`, the i-th sparse FFN, is what an arm replaces."""
