@@ -3,12 +3,12 @@
 
     python bench/peers/compare.py --sida build/bin/sida --model DIR --data FILE --rounds 9 --out docs/results/NAME
     python bench/peers/compare.py --sida build/bin/sida --model DIR --packed FILE.sida --data FILE --offload \\
-        --folder OFFLOADED --batch 1 --rounds 5 --out docs/results/NAME
+        --folder OFFLOADED --rounds 5 --out docs/results/NAME
 
 Every arm gets the same token ids and threads. Before any time counts, each arm's logits are compared with those of sida
-in float32 (--reference-isa). Then, round by round, each arm runs once at each batch size, in a shuffled order. A round of
-sida's is a fresh process that answers all inputs once before (--warm-up); a peer is a child that stays loaded, and sleeps
-while others run. Ratios are taken within a round. Arms (--arm NAME, all by default):
+in float32 (--reference-isa). Then, round by round, each arm runs once at each batch size, in a shuffled order. A round
+of sida's is a fresh process that answers all inputs once before (--warm-up); a peer is a child that stays loaded, and
+sleeps while others run. Ratios are taken within a round. Arms (--arm NAME; all by default):
 
     sida          as installed here, or once for each --isa
     transformers  the model as installed, eager, once for each --dtype (fp32 and, of a bf16 checkpoint, bf16)
@@ -64,9 +64,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--reference-isa", default="avx512", help="of the reference; one that computes in float32")
     parser.add_argument("--no-amx", action="store_true", help="for sida and for PyTorch")
     parser.add_argument("--tolerance-fp32", type=float, default=TOLERANCE["fp32"])
-    parser.add_argument("--tolerance-bf16", type=float, default=TOLERANCE["bf16"])
+    parser.add_argument("--tolerance-bf16", type=float, default=TOLERANCE["bf16"], help="of sida with bf16 kernels")
+    parser.add_argument("--peer-tolerance-bf16", type=float, default=TOLERANCE["bf16"], help="of peers in bf16")
     parser.add_argument("--allow-rows", type=float, default=0.0, metavar="SHARE",
-                        help="share of rows that may be over the tolerance in bf16, where near-equal experts change places")
+                        help="share of rows that may be over it in bf16, where near-equal experts change places")
     parser.add_argument("--out", type=Path, help="write PATH.md and PATH.svg")
     parser.add_argument("--offload", action="store_true")
     parser.add_argument("--folder", type=Path, help="of accelerate's copy of the experts; written where it is missing")
@@ -129,15 +130,28 @@ class Comparison:
         self.rows = write_ids(options, self.data)
         self.sida = Sida(options.sida, options.packed or options.model, self.data, options.threads, scratch)
         self.inspected = self.sida.inspect()
+        self.refuse_other_model()
         self.dtype = self.inspected["dtype"]
         self.reference = scratch / "reference.tsv"
         self.children: list[Child] = []
         self.groups: list[Group] = []
 
-    def tolerance(self, account: dict) -> float:
-        """sida multiplies in bf16 where weights are bf16 and the kernels are for it."""
-        in_bf16 = self.dtype == "bf16" and account.get("isa", "").endswith("bf16")
-        return self.options.tolerance_bf16 if in_bf16 else self.options.tolerance_fp32
+    def refuse_other_model(self) -> None:
+        """The container must be of the folder's shape and type; whether it has its weights, logits tell."""
+        if self.options.packed is None:
+            return
+        folder = Sida(self.options.sida, self.options.model, self.data, 1, self.scratch).inspect()
+        for key in ("dtype", "moe_layers", "experts", "record_bytes"):
+            if folder[key] != self.inspected[key]:
+                raise Failure(f"{self.options.packed}: {key} is {self.inspected[key]}, but {folder[key]} in "
+                              f"{self.options.model}")
+
+    def bar(self, account: dict) -> tuple[float, float]:
+        """Tolerance of sida's logits, and the share of rows that may be over it. It multiplies in bf16 where weights
+        are bf16 and the kernels are for it."""
+        if self.dtype == "bf16" and account.get("isa", "").endswith("bf16"):
+            return self.options.tolerance_bf16, self.options.allow_rows
+        return self.options.tolerance_fp32, 0.0
 
     def make_reference(self) -> None:
         say(f"reference: sida with --isa {self.options.reference_isa}, all experts in memory")
@@ -145,7 +159,7 @@ class Comparison:
         logits.rename(self.reference)
 
     def child(self, script: str, dtype: str, options: list[str], within: list[str] | None = None) -> Child:
-        tolerance = self.options.tolerance_fp32 if dtype == "fp32" else self.options.tolerance_bf16
+        tolerance = self.options.tolerance_fp32 if dtype == "fp32" else self.options.peer_tolerance_bf16
         common = ["--model", str(self.options.model), "--data", str(self.data), "--dtype", dtype, "--threads",
                   str(self.options.threads), "--compare", str(self.reference), "--tolerance", str(tolerance),
                   "--allow-rows", str(0.0 if dtype == "fp32" else self.options.allow_rows)]
@@ -159,15 +173,12 @@ class Comparison:
         if "sida" in options.arms:
             for isa in options.isa or [None]:
                 name, words = (f"sida {isa}", ["--isa", isa]) if isa else ("sida", [])
-                arms.append(sida_arm(name, self.sida, self.dtype, ["--warm-up", *words], self.reference,
-                                     self.tolerance, 0.0 if self.dtype == "fp32" else options.allow_rows))
+                arms.append(sida_arm(name, self.dtype, self.sida.classify, ["--warm-up", *words], self.reference,
+                                     self.bar))
         served = [arm for arm in options.arms if arm != "sida"]
         for dtype in dict.fromkeys(options.dtype or ["fp32", self.dtype]) if served else []:
             child = self.child("hf_switch.py", dtype, [word for arm in served for word in ("--arm", arm)])
-            arms += [child_arm(arm, child, arm, dtype) for arm in served]
-        names = [arm.name for arm in arms]
-        for arm in arms:
-            arm.name += f" {arm.dtype}" if names.count(arm.name) > 1 else ""
+            arms += [child_arm(f"{arm} {dtype}", child, arm, dtype) for arm in served]
         return arms
 
     def offloaded_arms(self, limit: int) -> list[Arm]:
@@ -180,7 +191,7 @@ class Comparison:
         self.groups.append(group)
         child = self.child("hf_offload.py", self.dtype, ["--folder", str(options.folder)], group.words) \
             if "disk" in options.arms else None
-        return peers_offload.make_arms(cold, group, child, self.dtype, self.reference, options, words, self.tolerance)
+        return peers_offload.make_arms(cold, group, child, self.dtype, self.reference, options, words, self.bar)
 
     def whole_hashes(self) -> dict[int, str]:
         """Of sida's logits with all experts in memory, by batch size."""
@@ -231,8 +242,8 @@ def publish(comparison: Comparison, results: Results, facts: list[str]) -> None:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.with_name(options.out.name + ".md").write_text(text + f"\n![bars]({options.out.name}.svg)\n")
-        subtitle = f"{peers_table.processor()}; {options.threads} threads, {comparison.rows} rows, {shape}"
-        options.out.with_name(options.out.name + ".svg").write_text(peers_svg.draw(title, subtitle, results))
+        below = [peers_table.processor(), f"{amx}{options.threads} threads, {comparison.rows} rows, {shape}"]
+        options.out.with_name(options.out.name + ".svg").write_text(peers_svg.draw(title, below, results))
 
 
 def main() -> int:

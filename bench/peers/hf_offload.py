@@ -5,14 +5,14 @@
     sida classify --model DIR --data FILE --out sida.tsv
     python bench/peers/hf_offload.py --model DIR --folder OFFLOADED --dtype bf16 --data FILE --compare sida.tsv
 
---prepare writes the experts to OFFLOADED in accelerate's form, one layer in memory at a time, and ends. A run then loads
-the dense weights only. accelerate's disk_offload reads a Linear's weights when it is called, through a mapping and hence
-the page cache, and drops them after the call; transformers calls the experts that got a token. Nothing is loaded ahead.
-On the CPU, eager.
+--prepare writes the experts to OFFLOADED in accelerate's form, one layer in memory at a time, and ends. A run then
+loads the dense weights only. accelerate's disk_offload reads a Linear's weights when it is called, through a mapping
+and so the page cache, and drops them after the call; transformers calls the experts that got a token. Nothing is
+loaded ahead. On the CPU, eager.
 
 There is one arm, `disk`. Before any time counts, its logits are compared with --compare. The JSON line's keys mean what
-they mean in `sida classify --json`; disk_bytes_read is the kernel's count of what it fetched from storage in a round. Who
-wants a cold page cache drops it between rounds; with --serve (see hf_switch.py --help) a driver can.
+they mean in `sida classify --json`; disk_bytes_read is the kernel's count of what it fetched from storage in a round.
+Who wants a cold page cache drops it between rounds; with --serve (see hf_switch.py --help) a driver can.
 
 Exit status: 0; 1 when logits differ by more than --tolerance, or an input is wrong; 2 for unknown options.
 """

@@ -20,8 +20,8 @@ router is replaced and the line says so. TF32 is off. Before any time counts, ea
 logits are compared with --compare (FILE.npy of --logits, or the TSV of `sida classify --out`) and with the first arm's.
 Then the arms take turns, round by round. One JSON line an arm; keys mean what they mean in `sida classify --json`.
 
-With --serve nothing is run by itself. Each line of standard input asks for something, and gets one JSON line: "check ARM
-BATCH" warms an arm up and compares it with --compare, "run ARM BATCH" measures one round of it.
+With --serve nothing is run by itself. Each line of standard input asks for something, and gets one JSON line: "check
+ARM BATCH" warms an arm up and compares it with --compare, "run ARM BATCH" measures one round of it.
 
 Exit status: 0; 1 when logits differ by more than --tolerance, or an input is wrong; 2 for unknown options.
 """
@@ -125,7 +125,12 @@ class Arms(Peer):
         # What a call of accelerate's moves, it moves again at the next one.
         read = count.calls * (self.expert_bytes // self.experts) if arm == "offload" else 0
         installed = arm in ("transformers", "compiled")
-        return {"router_replaced": self.router_replaced if installed else True, "expert_bytes_read": read}
+        result = {"router_replaced": self.router_replaced if installed else True, "expert_bytes_read": read}
+        if arm == "compiled":
+            counters = torch._dynamo.utils.counters
+            result |= {"graph_breaks": sum(counters["graph_break"].values()),
+                       "frames_compiled": counters["frames"]["ok"], "frames": counters["frames"]["total"]}
+        return result
 
     def warm_up(self, arm: str, size: int) -> np.ndarray:
         """An arm's logits, from a pass that isn't measured."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from peers_programs import Child, Failure, Sida
+from peers_programs import Child, Failure
 from switch_logits import compare, read_logits
 
 
@@ -87,14 +87,13 @@ def child_arm(name: str, child: Child, served: str, dtype: str) -> Arm:
                lambda batch: child.ask("check", served, batch))
 
 
-def sida_arm(name: str, sida: Sida, dtype: str, options: list[str], reference: Path, tolerance: Callable[[dict], float],
-             allowed_rows: float, run: Callable[[int, list[str]], tuple[dict, Path]] | None = None) -> Arm:
-    """`run` replaces a plain `sida classify`. `tolerance` depends on the account: on the kernels that were used."""
-    run = run or sida.classify
+def sida_arm(name: str, dtype: str, run: Callable[[int, list[str]], tuple[dict, Path]], options: list[str],
+             reference: Path, bar: Callable[[dict], tuple[float, float]]) -> Arm:
+    """`bar` tells from the account, from the kernels that were used, by how much how many rows may differ."""
 
     def check(batch: int) -> dict:
         account, logits = run(batch, options)
-        result = compare(read_logits(logits), read_logits(reference), tolerance(account), allowed_rows)
+        result = compare(read_logits(logits), read_logits(reference), *bar(account))
         return result | {"logits_sha256": account["logits_sha256"], "isa": account.get("isa")}
 
     return Arm(name, dtype, True, lambda batch: run(batch, options)[0], check)

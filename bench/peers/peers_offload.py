@@ -18,12 +18,6 @@ def limit_bytes(inspected: dict, options: argparse.Namespace) -> int:
         options.python_mib * 2**20
 
 
-def container_of(options: argparse.Namespace) -> Path:
-    if options.packed is None:
-        raise Failure("--offload: needs --packed FILE: a container's records are what sida reads at its best")
-    return options.packed
-
-
 class Cold:
     """Runs with nothing in the page cache, inside a group of the given size."""
 
@@ -57,14 +51,12 @@ def prepare(script: Path, python: str, options: argparse.Namespace, dtype: str) 
 
 
 def make_arms(cold: Cold, group: Group, child: Child, dtype: str, reference: Path, options: argparse.Namespace,
-              sida_options: list[str], tolerance: Callable[[dict], float]) -> list[Arm]:
+              sida_options: list[str], bar: Callable[[dict], tuple[float, float]]) -> list[Arm]:
     budget = ["--budget", f"{options.share:g}%", *sida_options]
     planned = [*budget, *PLANNED, "--lookahead", str(options.lookahead)]
     known = {
-        "sida-lfru": lambda: sida_arm("sida, LFRU", cold.sida, dtype, budget, reference, tolerance, options.allow_rows,
-                                      cold.classify),
-        "sida-oracle": lambda: sida_arm("sida, oracle", cold.sida, dtype, planned, reference, tolerance,
-                                        options.allow_rows, cold.classify),
+        "sida-lfru": lambda: sida_arm("sida, LFRU", dtype, cold.classify, budget, reference, bar),
+        "sida-oracle": lambda: sida_arm("sida, oracle", dtype, cold.classify, planned, reference, bar),
         "disk": lambda: cold.asked(child_arm("accelerate, disk", child, "disk", dtype), group),
     }
     return [known[name]() for name in options.arms]
@@ -77,8 +69,8 @@ def facts(sida: Sida, inspected: dict, limit: int, options: argparse.Namespace) 
     return [f"each arm in a memory cgroup of {limit / 2**20:.0f} MiB without swap: {options.share:g} % of "
             f"{inspected['expert_bytes_total'] / 2**20:.0f} MiB of experts, {inspected['dense_bytes'] / 2**20:.0f} MiB "
             f"of dense weights, and {options.python_mib} MiB; the page cache dropped before each round",
-            f"disk: {bandwidth / 1e6:.0f} MB/s by O_DIRECT reads of {inspected['record_bytes'] / 2**20:.2g} MiB in order "
-            f"by 4 threads",
+            f"disk: {bandwidth / 1e6:.0f} MB/s by O_DIRECT reads of {inspected['record_bytes'] / 2**20:.2g} MiB in "
+            f"order by 4 threads",
             "the same logits from sida at this budget and with all experts in memory"]
 
 

@@ -4,10 +4,10 @@ import math
 import statistics
 from html import escape
 
-from peers_arms import Results
+from peers_arms import Arm, Results
 
 WIDTH, LEFT, RIGHT = 900, 250, 130
-BAR, GAP, GROUP, TOP, BOTTOM = 20, 6, 34, 84, 36
+BAR, GAP, GROUP, TOP, BOTTOM = 20, 6, 34, 102, 24
 # Colours come by class, so that a dark page can have others.
 STYLE = """
 .page { fill: #ffffff } .text { fill: #1f2328 } .soft { fill: #59636e } .grid { stroke: #d1d9e0 }
@@ -42,6 +42,10 @@ def bar(y: float, name: str, kind: str, values: list[float], scale: float) -> li
     return [*parts, text(max(high, LEFT + middle * scale) + 8, y_middle + 4.5, f"{middle:.3g}")]
 
 
+def label(arm: Arm) -> str:
+    return arm.name if arm.name.endswith(arm.dtype) else f"{arm.name}, {arm.dtype}"
+
+
 def group(results: Results, batch: int, y: float) -> list[str]:
     """Bars of one batch size, on a scale of their own: batches differ by more than arms do."""
     arms = results.of(batch)
@@ -56,12 +60,12 @@ def group(results: Results, batch: int, y: float) -> list[str]:
                   text(x, bottom + 14, f"{number * distance:g}", "soft", "middle", 11)]
         number += 1
     for i, arm in enumerate(arms):
-        parts += bar(y + 24 + i * (BAR + GAP), f"{arm.name}, {arm.dtype}", "sida" if arm.is_sida else "peer",
+        parts += bar(y + 24 + i * (BAR + GAP), label(arm), "sida" if arm.is_sida else "peer",
                      results.values(batch, arm, "sequences_per_s"), scale)
     return parts
 
 
-def draw(title: str, subtitle: str, results: Results) -> str:
+def draw(title: str, below: list[str], results: Results) -> str:
     heights = {batch: 24 + len(results.of(batch)) * (BAR + GAP) + GROUP for batch in results.batches()
                if results.of(batch)}
     height = TOP + sum(heights.values()) + BOTTOM - GROUP / 2
@@ -69,8 +73,9 @@ def draw(title: str, subtitle: str, results: Results) -> str:
              f'height="{height:.0f}" font-family="DejaVu Sans, Helvetica, Arial, sans-serif">',
              f"<title>{escape(title)}</title>", f"<style>{STYLE}</style>",
              f'<rect width="{WIDTH}" height="{height:.0f}" class="page"/>',
-             text(16, 28, title, size=18, weight="bold"), text(16, 50, subtitle, "soft", size=12.5),
-             text(16, 68, "sequences per second: median, and the least and the most of all rounds", "soft", size=12.5)]
+             text(16, 28, title, size=18, weight="bold")]
+    said = [*below, "sequences per second: median, and the least and the most of all rounds"]
+    parts += [text(16, 50 + 18 * i, line, "soft", size=12.5) for i, line in enumerate(said)]
     y = TOP
     for batch, taken in heights.items():
         parts += group(results, batch, y)

@@ -33,6 +33,11 @@ def median(key: str, scale: float = 1.0, digits: int = 4) -> Callable[[Results, 
     return cell
 
 
+def disk_rate(results: Results, batch: int, arm: Arm) -> str:
+    pairs = zip(results.values(batch, arm, "disk_bytes_read"), results.values(batch, arm, "wall_s"), strict=True)
+    return f"{statistics.median(read / seconds for read, seconds in pairs) / 1e6:.0f}"
+
+
 def checked(key: str) -> Callable[[Results, int, Arm], str]:
     return lambda results, batch, arm: f"{results.checks[batch, arm.name][key]:.2g}"
 
@@ -53,6 +58,7 @@ OFFLOADED: list[Column] = RESIDENT[:5] + [
     ("stall s", median("stall_s")),
     ("experts read, MiB", median("expert_bytes_read", 1 / 2**20, 6)),
     ("from disk, MiB", median("disk_bytes_read", 1 / 2**20, 6)),
+    ("from disk, MB/s", disk_rate),
     ("MIN, MiB", median("min_expert_bytes_read", 1 / 2**20, 6)),
     ("process at most, MiB", median("peak_rss_bytes", 1 / 2**20)),
     ("group at most, MiB", median("cgroup_peak_bytes", 1 / 2**20)),
@@ -79,7 +85,7 @@ def ratios(results: Results) -> list[str]:
             for peer in (peer for peer in results.of(batch) if not peer.is_sida):
                 rows.append([str(batch), arm.name, peer.name, spread(results.ratios(batch, arm, peer)),
                              "yes" if peer is best else ""])
-    return draw(["batch", "arm", "over", "ratio", "fastest peer"], rows)
+    return draw(["batch", "arm", "over", "ratio", "fastest peer"], rows) if rows else []
 
 
 def processor() -> str:
