@@ -14,8 +14,9 @@ sleeps while others run. Ratios are taken within a round. Arms (--arm NAME; all 
     transformers  the model as installed, eager, once for each --dtype (fp32 and, of a bf16 checkpoint, bf16)
     compiled      the same through torch.compile
 
-With --offload the experts are on disk, each arm in a memory cgroup of --share percent of the experts, the dense weights
-and --python-mib; the page cache is dropped before each round. It needs root. sida starts with no expert in memory. Arms:
+With --offload the experts are on disk, each arm in a memory cgroup of --share percent of the experts, the dense
+weights and --python-mib; the page cache is dropped before each round. It needs root. sida starts with no expert in
+memory. Arms:
 
     sida-lfru     loads on demand, knowing nothing
     sida-oracle   plans by a perfect prediction, recorded before, unmeasured
@@ -187,8 +188,7 @@ class Comparison:
         peers_offload.prepare(HERE / "hf_offload.py", sys.executable, options, self.dtype)
         files = [options.packed, *options.folder.glob("layer_*/*.dat")]
         cold = peers_offload.Cold(self.sida, files, limit, options.cgroup_parent)
-        group = Group("peer", limit, options.cgroup_parent)
-        self.groups.append(group)
+        group = self.groups[0]
         child = self.child("hf_offload.py", self.dtype, ["--folder", str(options.folder)], group.words) \
             if "disk" in options.arms else None
         return peers_offload.make_arms(cold, group, child, self.dtype, self.reference, options, words, self.bar)
@@ -200,11 +200,13 @@ class Comparison:
 
     def run(self) -> tuple[Results, list[str]]:
         options, facts = self.options, []
+        if options.offload:  # first of all what may not be possible here
+            limit = peers_offload.limit_bytes(self.inspected, options)
+            self.groups.append(Group("peer", limit, options.cgroup_parent))
+            facts = peers_offload.facts(self.sida, self.inspected, limit, options)
         self.make_reference()
         if options.offload:
             whole = self.whole_hashes()
-            limit = peers_offload.limit_bytes(self.inspected, options)
-            facts = peers_offload.facts(self.sida, self.inspected, limit, options)
             results = Results(self.offloaded_arms(limit))
         else:
             results = Results(self.resident_arms())

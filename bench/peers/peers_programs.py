@@ -83,7 +83,12 @@ class Child:
                 return json.loads(line)
             except json.JSONDecodeError:
                 sys.stderr.write(line)
-        raise Failure(f"{self.script}: ended with status {self.process.wait()}")
+        raise Failure(f"{self.script}: {self.ending()}")
+
+    def ending(self) -> str:
+        status = self.process.wait()
+        return f"killed by signal {-status}; by 9 also where its memory is too small" if status < 0 else \
+            f"ended with status {status}"
 
     def ask(self, word: str, arm: str, batch: int) -> dict:
         self.idle_cpu_s += self.cpu_s() - self.rested_at
@@ -91,7 +96,7 @@ class Child:
             self.process.stdin.write(f"{word} {arm} {batch}\n")
             self.process.stdin.flush()
         except BrokenPipeError as error:
-            raise Failure(f"{self.script}: ended with status {self.process.wait()}") from error
+            raise Failure(f"{self.script}: {self.ending()}") from error
         answer = self.read()
         self.rested_at = self.cpu_s()
         return answer
