@@ -12,7 +12,7 @@ sleeps while others run. Ratios are taken within a round. Arms (--arm NAME; all 
 
     sida          as installed here, or once for each --isa
     transformers  the model as installed, eager, once for each --dtype (fp32 and, of a bf16 checkpoint, bf16)
-    compiled      the same through torch.compile
+    compiled      the same through torch.compile; compiling takes minutes
 
 With --offload the experts are on disk, each arm in a memory cgroup of --share percent of the experts, the dense
 weights and --python-mib; the page cache is dropped before each round. It needs root. sida starts with no expert in
@@ -70,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow-rows", type=float, default=0.0, metavar="SHARE",
                         help="share of rows that may be over it in bf16, where near-equal experts change places")
     parser.add_argument("--out", type=Path, help="write PATH.md and PATH.svg")
+    parser.add_argument("--json", type=Path, help="write each round's account to this file, one a line")
     parser.add_argument("--offload", action="store_true")
     parser.add_argument("--folder", type=Path, help="of accelerate's copy of the experts; written where it is missing")
     parser.add_argument("--share", type=float, default=20.0, help="percent of the experts that fit")
@@ -212,7 +213,7 @@ class Comparison:
             results = Results(self.resident_arms())
         check_all(results, options.batch, say)
         if options.offload:
-            peers_offload.same_bits(results, whole)
+            facts += peers_offload.same_bits(results, whole)
         run_all(results, options.batch, options.rounds, options.seed, say)
         idle = max((child.idle_cpu_s for child in self.children), default=0.0)
         return results, [*facts, f"a waiting PyTorch child took {idle:.2f} s of processor time at most, in all"]
@@ -237,10 +238,14 @@ def publish(comparison: Comparison, results: Results, facts: list[str]) -> None:
     title = f"sida beside PyTorch, {what}: {options.model.name}"
     facts = [f"{comparison.sida.version()}, --isa {isas(results)}", f"{options.model.name}: {shape}",
              f"{options.data.name}: {comparison.rows} rows, the same token ids for all; {options.threads} threads; "
-             f"{amx}{options.rounds} rounds, order shuffled with seed {options.seed}", *facts]
+             f"{amx}rounds: {options.rounds}, order shuffled with seed {options.seed}", *facts]
     columns = peers_table.OFFLOADED if options.offload else peers_table.RESIDENT
     text = peers_table.report(title, facts, results, columns, ["bench/peers/compare.py", *sys.argv[1:]])
     print(text, end="")
+    if options.json:
+        lines = [{"arm": name, "batch": batch, "round": number} | {k: v for k, v in line.items() if k != "arm"}
+                 for (batch, name), rounds in results.rounds.items() for number, line in enumerate(rounds, 1)]
+        options.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.with_name(options.out.name + ".md").write_text(text + f"\n![bars]({options.out.name}.svg)\n")

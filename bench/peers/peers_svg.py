@@ -43,7 +43,7 @@ def bar(y: float, name: str, kind: str, values: list[float], scale: float) -> li
 
 
 def label(arm: Arm) -> str:
-    return arm.name if arm.name.endswith(arm.dtype) else f"{arm.name}, {arm.dtype}"
+    return arm.name if arm.name.endswith(f" {arm.dtype}") else f"{arm.name}, {arm.dtype}"
 
 
 def group(results: Results, batch: int, y: float) -> list[str]:
