@@ -141,6 +141,10 @@ class Tensors:
                 target.copy_(value)
         return stack
 
+    def forget(self, stem: str) -> None:
+        """Leaves tensors to somebody else."""
+        self.files = {name: value for name, value in self.files.items() if not name.startswith(stem + ".")}
+
 
 class Classifier(nn.Module):
     """Encoder and head. `mlps[i]`, the i-th sparse FFN, is what an arm replaces."""
@@ -172,30 +176,47 @@ def read_config(folder: Path) -> SwitchTransformersConfig:
     return config
 
 
-def load(folder: Path, device: torch.device, expert_device: torch.device,
-         dtype: torch.dtype) -> tuple[Classifier, list[ExpertStack]]:
-    """Instantiates the model without memory and gives it the checkpoint's tensors, layer by layer."""
+def load_dense(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Classifier, Tensors]:
+    """Instantiates the model without memory and gives it all tensors but the experts', which are left to be taken."""
     config = read_config(folder)
     tensors = Tensors(folder, device, dtype)
     with torch.device("meta"):
         model = Classifier(config)
-    state, stacks = {}, []
+    state = {}
     for name in model.state_dict():
         plain = name.removeprefix("switch.")
         if ".experts." not in plain and plain != "encoder.embed_tokens.weight":
             state[name] = tensors.load(plain)
     state["switch.encoder.embed_tokens.weight"] = state["switch.shared.weight"]
-    for b, block in enumerate(model.switch.encoder.block):
-        if block.is_sparse:
-            stacks.append(tensors.stack(f"encoder.block.{b}.layer.1.mlp.experts", config, expert_device))
-            stacks[-1].fill(block.layer[-1].mlp.experts)
-    if tensors.files:
-        sys.exit(f"hf_switch: {len(tensors.files)} tensors belong to no part of the model, "
-                 f"among them '{min(tensors.files)}'")
     result = model.load_state_dict(state, strict=False, assign=True)
     missing = [name for name in result.missing_keys if ".experts." not in name]
-    unset = [name for name, value in [*model.named_parameters(), *model.named_buffers()] if value.is_meta]
+    unset = [name for name, value in [*model.named_parameters(), *model.named_buffers()]
+             if value.is_meta and ".experts." not in name]
     for problem, names in (("has no value for", missing + unset), ("has no place for", result.unexpected_keys)):
         if names:
             sys.exit(f"hf_switch: the installed model {problem} '{names[0]}'")
+    return model.eval(), tensors
+
+
+def expert_layers(model: Classifier) -> list[tuple[str, nn.Module]]:
+    """Stem of the experts' names in the checkpoint, and their module, of each sparse layer."""
+    blocks = enumerate(model.switch.encoder.block)
+    return [(f"encoder.block.{b}.layer.1.mlp.experts", block.layer[-1].mlp.experts) for b, block in blocks
+            if block.is_sparse]
+
+
+def refuse_rest(names: list[str]) -> None:
+    if names:
+        sys.exit(f"hf_switch: {len(names)} tensors belong to no part of the model, among them '{min(names)}'")
+
+
+def load(folder: Path, device: torch.device, expert_device: torch.device,
+         dtype: torch.dtype) -> tuple[Classifier, list[ExpertStack]]:
+    """The model with the checkpoint's tensors, experts layer by layer."""
+    model, tensors = load_dense(folder, device, dtype)
+    stacks = []
+    for stem, experts in expert_layers(model):
+        stacks.append(tensors.stack(stem, model.config, expert_device))
+        stacks[-1].fill(experts)
+    refuse_rest([*tensors.files])
     return model.eval(), stacks
