@@ -29,6 +29,7 @@ struct Options {
   std::uint64_t rounds = 9;
   std::uint64_t weights_mib = 1024;
   std::uint64_t threads = std::max(1U, std::thread::hardware_concurrency());
+  std::vector<std::string> weights = {"fp32", "bf16"};
   std::vector<std::int64_t> rows = {1, 8, 64, 256};
   std::vector<std::string> arms;  ///< only those whose names contain one of these
   bool json = false;
@@ -39,6 +40,10 @@ void add_options(CLI::App& app, Options& options) {
   cli::add_number(app, "--weights-mib", options.weights_mib, {64, 65536},
                   "Experts to go through: several times what the caches hold");
   cli::add_number(app, "--threads", options.threads, {1, 1024}, "Threads, where it isn't one");
+  app.add_option("--weights", options.weights, "Types of weights")
+      ->delimiter(',')
+      ->check(CLI::IsMember(std::vector<std::string>{"fp32", "bf16"}))
+      ->capture_default_str();
   app.add_option("--rows", options.rows, "Tokens of one expert")
       ->delimiter(',')
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{65536}))
@@ -178,9 +183,11 @@ Status run_bench(Options const& options) {
   WorkerPool many(options.threads);
   std::vector<Threads> all = {{one}};
   if (many.concurrency() > 1) all.push_back({many});
-  for (Dtype const dtype : {Dtype::f32, Dtype::bf16}) SIDA_TRY(check_rows(dtype, all, options, report));
+  std::vector<Dtype> types;
+  for (auto const& name : options.weights) types.push_back(name == "fp32" ? Dtype::f32 : Dtype::bf16);
+  for (Dtype const dtype : types) SIDA_TRY(check_rows(dtype, all, options, report));
   SIDA_TRY(measure_memory(all, options, report));
-  for (Dtype const dtype : {Dtype::f32, Dtype::bf16}) SIDA_TRY(measure_experts(dtype, all, options, report));
+  for (Dtype const dtype : types) SIDA_TRY(measure_experts(dtype, all, options, report));
   report.row("afterwards", {{"load", load_average(), 2}});
   return {};
 }
