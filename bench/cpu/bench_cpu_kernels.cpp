@@ -11,6 +11,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "bench/cpu/arm_error.hpp"
 #include "bench/cpu/expert_arm.hpp"
 #include "bench/cpu/ffn_rounds.hpp"
 #include "bench/cpu/machine.hpp"
@@ -145,6 +146,23 @@ Status measure_experts(Dtype dtype, std::vector<Threads>& all, Options const& op
 }
 
 /// Nothing is measured before all arms agree.
+Status check_errors(Dtype dtype, std::vector<Threads> const& all, Options const& options, Report& report) {
+  double const tolerance = dtype == Dtype::f32 ? 1e-4 : 0.03;  // libraries round x to bf16
+  SIDA_TRY_ASSIGN(auto const experts, ExpertSet::make(dtype, 1));
+  for (ArmSpec const& spec : arms_for(dtype, options)) {
+    for (Threads const& threads : all) {
+      auto error = arm_error(spec, experts, threads.pool);
+      if (!error) return std::move(error).error().with_context(spec.name);
+      report.row("error", {{"weights", std::string(to_string(dtype))},
+                           {"threads", threads.count()},
+                           {"arm", spec.name},
+                           {"error", *error, 7}});
+      if (!(*error <= tolerance)) return {Errc::corrupt, spec.name + " computes something else"};
+    }
+  }
+  return {};
+}
+
 Status check_rows(Dtype dtype, std::vector<Threads> const& all, Options const& options, Report& report) {
   auto const word = [](bool same) { return std::string(same ? "yes" : "no"); };
   SIDA_TRY_ASSIGN(auto const experts, ExpertSet::make(dtype, 1));
@@ -152,20 +170,14 @@ Status check_rows(Dtype dtype, std::vector<Threads> const& all, Options const& o
     if (spec.only_rows != 0) continue;
     std::vector<float> with_one_thread;
     for (Threads const& threads : all) {
-      auto found = row_independence(spec, experts, threads.pool);
-      if (!found) return std::move(found).error().with_context(spec.name);
-      if (with_one_thread.empty()) with_one_thread = found->all;
-      double const tolerance = dtype == Dtype::f32 ? 1e-4 : 0.03;  // libraries round x to bf16
-      if (!(found->error <= tolerance)) {
-        return {Errc::corrupt, spec.name + " is off by " + std::to_string(found->error)};
-      }
+      SIDA_TRY_ASSIGN(auto const found, row_independence(spec, experts, threads.pool));
+      if (with_one_thread.empty()) with_one_thread = found.all;
       report.row("same bytes", {{"weights", std::string(to_string(dtype))},
                                 {"threads", threads.count()},
                                 {"arm", spec.name},
-                                {"error", found->error, 7},
-                                {"alone", word(found->alone)},
-                                {"in_sevens", word(found->in_sevens)},
-                                {"as_with_one_thread", word(same_bytes(found->all, with_one_thread))}});
+                                {"alone", word(found.alone)},
+                                {"in_sevens", word(found.in_sevens)},
+                                {"as_with_one_thread", word(same_bytes(found.all, with_one_thread))}});
     }
   }
   return {};
@@ -185,6 +197,7 @@ Status run_bench(Options const& options) {
   if (many.concurrency() > 1) all.push_back({many});
   std::vector<Dtype> types;
   for (auto const& name : options.weights) types.push_back(name == "fp32" ? Dtype::f32 : Dtype::bf16);
+  for (Dtype const dtype : types) SIDA_TRY(check_errors(dtype, all, options, report));
   for (Dtype const dtype : types) SIDA_TRY(check_rows(dtype, all, options, report));
   SIDA_TRY(measure_memory(all, options, report));
   for (Dtype const dtype : types) SIDA_TRY(measure_experts(dtype, all, options, report));

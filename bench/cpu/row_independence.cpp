@@ -1,11 +1,8 @@
 #include "bench/cpu/row_independence.hpp"
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "sida/detail/try.hpp"
-#include "sida/layer/expert_ffn.hpp"
 
 namespace sida::bench {
 namespace {
@@ -29,21 +26,6 @@ Result<std::vector<float>> in_groups(ArmSpec const& spec, ExpertSet const& exper
   return y;
 }
 
-double error_of(std::vector<float> const& y, ExpertSet const& experts, std::vector<float> const& x) {
-  constexpr std::int64_t kChecked = 8;
-  std::vector<float> exact(static_cast<std::size_t>(kChecked * kModel));
-  reference_expert_ffn(experts.layout(), experts.records().front(), Matrix<float const>(x.data(), kChecked, kModel),
-                       Matrix<float>(exact.data(), kChecked, kModel));
-  double largest = 0, squares = 0;
-  for (std::size_t i = 0; i < exact.size(); ++i) {
-    double const difference = std::abs(double{y[i]} - double{exact[i]});
-    if (std::isnan(difference)) return difference;
-    largest = std::max(largest, difference);
-    squares += double{exact[i]} * double{exact[i]};
-  }
-  return largest / std::sqrt(squares / static_cast<double>(exact.size()));
-}
-
 }  // namespace
 
 Result<RowIndependence> row_independence(ArmSpec const& spec, ExpertSet const& experts, ThreadPool& pool) {
@@ -52,7 +34,6 @@ Result<RowIndependence> row_independence(ArmSpec const& spec, ExpertSet const& e
   SIDA_TRY_ASSIGN(found.all, in_groups(spec, experts, pool, x, kRows));
   SIDA_TRY_ASSIGN(auto const alone, in_groups(spec, experts, pool, x, 1));
   SIDA_TRY_ASSIGN(auto const in_sevens, in_groups(spec, experts, pool, x, 7));
-  found.error = error_of(found.all, experts, x);
   found.alone = same_bytes(alone, found.all);
   found.in_sevens = same_bytes(in_sevens, found.all);
   return found;

@@ -13,11 +13,9 @@ struct RowIndependence {
   bool alone = false;      ///< each row by itself
   bool in_sevens = false;  ///< seven at a time, and those that are left
   std::vector<float> all;  ///< [kRows, ExpertSet::kModel], computed at once
-  /// Of the first rows of `all`, against sums in double precision: the largest, over the root mean square of those.
-  double error = 0;
 };
 
-/// Over the first expert of the set.
+/// Over the first expert of the set. Precondition: the arm takes any number of rows.
 Result<RowIndependence> row_independence(ArmSpec const& spec, ExpertSet const& experts, ThreadPool& pool);
 
 bool same_bytes(std::vector<float> const& a, std::vector<float> const& b);
