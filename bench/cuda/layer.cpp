@@ -5,7 +5,7 @@
 
 #include "bench/cuda/base_experts.hpp"
 #include "bench/cuda/device_timer.hpp"
-#include "bench/cuda/json_line.hpp"
+#include "bench/json_line.hpp"
 
 namespace {
 

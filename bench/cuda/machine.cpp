@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "bench/cuda/device_timer.hpp"
-#include "bench/cuda/json_line.hpp"
 #include "bench/cuda/random_bytes.hpp"
+#include "bench/json_line.hpp"
 #include "sida/cuda/gemm.hpp"
 #include "sida/cuda/handles.hpp"
 #include "sida/cuda/memory.hpp"
