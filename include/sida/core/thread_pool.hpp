@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <type_traits>
@@ -44,10 +45,12 @@ class SIDA_API InlinePool final : public ThreadPool {
 };
 
 /// A pool of its own: `threads` - 1 workers beside the calling thread, or as many as the system gives, which
-/// `concurrency` tells. `run` may be called from several threads; the calls take turns.
+/// `concurrency` tells. `run` may be called from several threads; the calls take turns. Who has nothing to do looks for
+/// up to `patience` whether something comes before it sleeps, less where nothing came the last time; not at all where
+/// there are more threads than processors. On Linux the workers stay off the processor that the caller is on.
 class SIDA_API WorkerPool final : public ThreadPool {
  public:
-  explicit WorkerPool(std::size_t threads);
+  explicit WorkerPool(std::size_t threads, std::chrono::microseconds patience = std::chrono::microseconds(100));
   ~WorkerPool() override;
   WorkerPool(WorkerPool const&) = delete;
   WorkerPool& operator=(WorkerPool const&) = delete;
