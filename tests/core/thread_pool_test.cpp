@@ -1,6 +1,7 @@
 #include "sida/core/thread_pool.hpp"
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <numeric>
 #include <thread>
@@ -43,6 +44,26 @@ TEST(WorkerPool, OrdersWritesAroundRun) {
     auto task = [&](std::size_t i) { data[i] += round; };
     pool.run(data.size(), task);
     ASSERT_EQ(std::accumulate(data.begin(), data.end(), 0), 64 * round * (round + 1) / 2);
+  }
+}
+
+// As many threads as processors: workers look for work before they sleep, and find it or not.
+TEST(WorkerPool, RunsEverythingWhateverTheGapsBetweenRuns) {
+  for (auto const patience : {std::chrono::microseconds(0), std::chrono::microseconds(100)}) {
+    WorkerPool pool(2, patience);
+    std::vector<int> data(24);
+    int const gaps[] = {0, 0, 5, 30, 90, 120, 400, 0, 2000};  // microseconds
+    int rounds = 0;
+    for (int i = 0; i < 40; ++i) {
+      for (int const gap : gaps) {
+        auto const until = std::chrono::steady_clock::now() + std::chrono::microseconds(gap);
+        while (std::chrono::steady_clock::now() < until) continue;
+        auto task = [&](std::size_t at) { ++data[at]; };
+        pool.run(data.size(), task);
+        ++rounds;
+        ASSERT_EQ(std::accumulate(data.begin(), data.end(), 0), 24 * rounds);
+      }
+    }
   }
 }
 
