@@ -110,7 +110,7 @@ void report_arms(char const* kind, std::vector<ArmTimes> const& arms, ArmTask co
                                {"gflop_per_s", flops / seconds / 1e9, 1},
                                {"gb_per_s", bytes / seconds / 1e9, 2},
                                {"of_read", bytes / seconds / threads.read_bytes_per_s, 2},
-                               {"of_peak", flops / seconds / threads.flops, 2}};
+                               {"of_peak", threads.flops > 0 ? flops / seconds / threads.flops : 0, 2}};
     if (sida.is_sida) cells.push_back({"x_sida", median_ratio(arm, sida), 2});
     report.row(kind, cells);
   }

@@ -12,15 +12,17 @@ namespace sida::bench {
 /// What a step has to do at least: weights that it reads once, and floating-point operations.
 struct Work {
   double bytes = 0;
-  double flops = 0;
+  double flops = 0;        ///< of products with weights of the experts' type
+  double float_flops = 0;  ///< of those that are in float32 whatever that type
 };
 
-/// What a machine can do.
+/// What a machine can do, a second.
 struct Ceilings {
-  double bytes_per_s = 0;
-  double flops = 0;  ///< a second
+  double bytes = 0;  ///< from memory: more, where weights stay in a cache
+  double flops = 0;
+  double float_flops = 0;
 
-  /// No step ends sooner than its slower half. @return seconds.
+  /// A step is as slow as the slower of reading and computing. @return seconds.
   double bound_s(Work const& work) const;
 };
 

@@ -21,8 +21,8 @@ struct GemmNt {
 
 // The order of one sum, the same in all files but avx512's, which has twice the lanes: k is cut into segments of this
 // length; within one, lane l of 8 adds up the products at c = l mod 8 in ascending order; the lanes meet as s[l] =
-// lane[l] + lane[l + 4], then (s[0] + s[1]) + (s[2] + s[3]); segments are added in ascending order. A segment is as
-// long as 4 rows of W and 3 rows of x may be to stay in a 32 KiB L1 cache together.
+// lane[l] + lane[l + 4], then (s[0] + s[1]) + (s[2] + s[3]); segments are added in ascending order. A segment of a
+// tile's rows of W and x, which are 4 and 3 to 6, stays in the L1 cache.
 constexpr int64_t kLanes = 8;
 constexpr int64_t kSegment = 1024;
 
@@ -31,7 +31,8 @@ void gemm_nt_avx2(GemmNt const& args) noexcept;
 void gemm_nt_avx512(GemmNt const& args) noexcept;
 
 // Products of bf16 with bf16: W is bf16, and x packed by `pack_rows_*`, x_stride elements from row to row (of avx512)
-// or from 16 rows to the next 16 (of AMX). The order of a sum is the processor's own over all of k.
+// or from 16 rows to the next 16 (of AMX). The order of a sum: of avx512 as above, each of 16 lanes taking two elements
+// at a time; of AMX the processor's own, pair after pair over all of k.
 void gemm_nt_avx512_bf16(GemmNt const& args) noexcept;
 void gemm_nt_amx_bf16(GemmNt const& args) noexcept;
 

@@ -24,7 +24,7 @@ struct TileConfig {
 };
 
 /// GCC's intrinsics don't say that they read memory: what was written for them must not stay in registers.
-inline void write_back() { asm volatile("" ::: "memory"); }
+inline void write_back(void const* what) { asm volatile("" ::"r"(what) : "memory"); }
 
 void configure_tiles() {
   alignas(64) TileConfig config;
@@ -32,7 +32,7 @@ void configure_tiles() {
     config.row_bytes[tile] = 64;
     config.rows[tile] = kTileRows;
   }
-  write_back();
+  write_back(&config);
   _tile_loadconfig(&config);
 }
 
@@ -133,7 +133,7 @@ void multiply(Block const& b) {
   _tile_zero(3);
   bool const is_whole = b.n == kW * kTileRows;
   int64_t const whole = is_whole ? b.k / kPackedDepth * kPackedDepth : 0;
-  uint16_t const* const second = b.w + kTileRows * b.w_stride;
+  uint16_t const* const second = kW > 1 ? b.w + kTileRows * b.w_stride : b.w;
   uint16_t const* x = b.x;
   for (int64_t c = 0; c < whole; c += kPackedDepth, x += kTileElements) {
     if (b.ahead != nullptr) {
@@ -144,9 +144,14 @@ void multiply(Block const& b) {
   for (int64_t c = whole; c < b.k; c += kPackedDepth, x += kTileElements) {
     int64_t const depth = b.k - c < kPackedDepth ? b.k - c : kPackedDepth;
     EdgeTile const w0(b.w + c, b.w_stride, b.n, depth);
-    EdgeTile const w1(second + c, b.w_stride, b.n - kTileRows, depth);
-    write_back();
-    step<kW, kX>(w0.elements[0], w1.elements[0], 64, x, b.panel);
+    write_back(&w0);
+    if constexpr (kW > 1) {
+      EdgeTile const w1(second + c, b.w_stride, b.n - kTileRows, depth);
+      write_back(&w1);
+      step<kW, kX>(w0.elements[0], w1.elements[0], 64, x, b.panel);
+    } else {
+      step<kW, kX>(w0.elements[0], nullptr, 64, x, b.panel);
+    }
   }
   alignas(64) float sums[4][16][16];
   _tile_stored(0, sums[0], 64);

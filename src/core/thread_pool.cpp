@@ -8,6 +8,7 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 #ifdef __linux__
 #include <pthread.h>
@@ -34,6 +35,7 @@ void pause() noexcept {
 template <class Condition>
 bool spin(Clock::duration most, Condition const& is_there) {
   if (is_there()) return true;
+  if (most <= Clock::duration::zero()) return false;
   auto const end = Clock::now() + most;
   do {
     for (int i = 0; i < 16; ++i) {
@@ -44,38 +46,51 @@ bool spin(Clock::duration most, Condition const& is_there) {
   return false;
 }
 
-/// Linux may wake a worker on the processor of the thread that wakes it, where both then take turns for milliseconds
-/// while another processor is idle. So workers stay off the one that the caller is on.
-class Apart {
+/// The processors that a thread, and those that it starts, may run on.
+class Processors {
  public:
-  /// Of threads that the calling one starts.
-  Apart() {
+  Processors() {
 #ifdef __linux__
-    is_able_ = ::sched_getaffinity(0, sizeof(allowed_), &allowed_) == 0 && CPU_COUNT(&allowed_) > 1;
+    is_known_ = ::sched_getaffinity(0, sizeof(all_), &all_) == 0;
 #endif
   }
-  void keep([[maybe_unused]] std::vector<std::thread>& workers) {
+  std::size_t count() const noexcept {
 #ifdef __linux__
-    int const cpu = is_able_ ? ::sched_getcpu() : -1;
-    if (cpu < 0 || cpu == avoided_ || cpu >= CPU_SETSIZE) return;
-    cpu_set_t others = allowed_;
+    if (is_known_) return static_cast<std::size_t>(CPU_COUNT(&all_));
+#endif
+    return std::thread::hardware_concurrency();
+  }
+#ifdef __linux__
+  /// Lets `thread` run anywhere but where the calling one is. @return whether it is so.
+  bool keep_away(pthread_t thread) const noexcept {
+    int const cpu = ::sched_getcpu();
+    if (!is_known_ || cpu < 0 || cpu >= CPU_SETSIZE || CPU_COUNT(&all_) < 2) return false;
+    cpu_set_t others = all_;
     CPU_CLR(static_cast<std::size_t>(cpu), &others);
-    for (auto& worker : workers) ::pthread_setaffinity_np(worker.native_handle(), sizeof(others), &others);
-    avoided_ = cpu;
-#endif
+    return ::pthread_setaffinity_np(thread, sizeof(others), &others) == 0;
   }
+  void let_go() const noexcept { static_cast<void>(::pthread_setaffinity_np(::pthread_self(), sizeof(all_), &all_)); }
+#endif
 
  private:
 #ifdef __linux__
-  cpu_set_t allowed_{};
-  bool is_able_ = false;
-  int avoided_ = -1;
+  cpu_set_t all_{};
+  bool is_known_ = false;
 #endif
+};
+
+/// A thread of a pool. The flags are under the pool's mutex.
+struct Worker {
+  std::thread thread;
+  bool is_asleep = false;
+  bool is_kept_away = false;
 };
 
 }  // namespace
 
 struct WorkerPool::Impl {
+  static constexpr std::size_t kFew = 8;  // whose waking may take a system call each
+
   std::mutex turn;  // one `run` at a time
 
   std::mutex mutex;
@@ -83,15 +98,14 @@ struct WorkerPool::Impl {
   std::condition_variable idle;
   TaskRef const* task = nullptr;
   std::size_t tasks = 0;
-  std::size_t asleep = 0;  // workers that have to be woken
   // Changed under the mutex. Looked at without it by those who spin; they look again under it.
   std::atomic<std::uint64_t> generation{0};
   std::atomic<std::size_t> busy{0};  // workers inside the current generation
   std::atomic<bool> stop{false};
   std::atomic<std::size_t> next{0};
   Clock::duration patience{};
-  Apart apart;
-  std::vector<std::thread> workers;
+  Processors processors;
+  std::vector<Worker> workers;
 
   void drain(TaskRef const& body, std::size_t count) {
     for (std::size_t i = next.fetch_add(1, std::memory_order_relaxed); i < count;
@@ -100,19 +114,42 @@ struct WorkerPool::Impl {
     }
   }
 
-  /// Layers follow one another within microseconds, and waking a thread takes longer than that.
-  void work_loop() {
+  /// Under the mutex: whether a worker has to be woken. Linux may wake it on the processor of who wakes it, where both
+  /// then take turns for milliseconds while another processor is idle; so it is woken anywhere else.
+  bool prepare_to_wake() {
+    bool is_any_asleep = false;
+    for (Worker& worker : workers) {
+      if (!worker.is_asleep) continue;
+      is_any_asleep = true;
+#ifdef __linux__
+      bool const has_place = workers.size() <= kFew && workers.size() < processors.count();
+      if (has_place) worker.is_kept_away = processors.keep_away(worker.thread.native_handle());
+#endif
+    }
+    return is_any_asleep;
+  }
+
+  void sleep(std::unique_lock<std::mutex>& lock, Worker& self, std::uint64_t seen) {
+    self.is_asleep = true;
+    work.wait(lock, [&] { return stop || generation != seen; });
+    self.is_asleep = false;
+#ifdef __linux__
+    if (std::exchange(self.is_kept_away, false)) processors.let_go();  // it stays where it is, for now
+#endif
+  }
+
+  /// Layers follow one another within microseconds, and waking a thread takes longer than that. Who looked in vain
+  /// looks for less long the next time: nothing may come for a while, and others want the processor.
+  void work_loop(Worker& self) {
     std::uint64_t seen = 0;
     Clock::duration window = patience;
     for (;;) {
-      auto const is_wanted = [&] { return stop || generation != seen; };
-      // Who looked in vain looks for less long: nothing may come for a while, and others want the processor.
-      window = spin(window, is_wanted) ? patience : window / 4;
+      bool const found = spin(window, [&] { return stop || generation != seen; });
       std::unique_lock lock(mutex);
-      ++asleep;
-      work.wait(lock, is_wanted);
-      --asleep;
+      auto const began = Clock::now();
+      if (!found) sleep(lock, self, seen);
       if (stop) return;
+      window = found || Clock::now() - began < patience ? patience : std::max(window / 4, patience / 16);
       seen = generation;
       if (task == nullptr) continue;  // this run ended before we woke
       ++busy;
@@ -128,10 +165,18 @@ struct WorkerPool::Impl {
 
 WorkerPool::WorkerPool(std::size_t threads, std::chrono::microseconds patience) : impl_(std::make_unique<Impl>()) {
   // Where there are more threads than processors, who spins keeps another from working.
-  if (threads <= std::thread::hardware_concurrency()) impl_->patience = patience;
+  if (threads <= impl_->processors.count()) impl_->patience = patience;
   try {
-    impl_->workers.reserve(threads);  // a thread that started always finds its place
-    for (std::size_t i = 1; i < threads; ++i) impl_->workers.emplace_back([this] { impl_->work_loop(); });
+    impl_->workers.reserve(threads);  // workers stay where they are, and a thread that started finds its place
+    for (std::size_t i = 1; i < threads; ++i) {
+      Worker& worker = impl_->workers.emplace_back();
+      try {
+        worker.thread = std::thread([this, &worker] { impl_->work_loop(worker); });
+      } catch (std::exception const&) {
+        impl_->workers.pop_back();
+        throw;
+      }
+    }
   } catch (std::exception const&) {  // no more threads, or no memory for one
     // Those that started are the pool: the caller's thread alone would do.
   }
@@ -143,7 +188,7 @@ WorkerPool::~WorkerPool() {
     impl_->stop = true;
   }
   impl_->work.notify_all();
-  for (auto& worker : impl_->workers) worker.join();
+  for (auto& worker : impl_->workers) worker.thread.join();
 }
 
 std::size_t WorkerPool::concurrency() const noexcept { return impl_->workers.size() + 1; }
@@ -162,12 +207,9 @@ void WorkerPool::run(std::size_t tasks, TaskRef task) {
     impl_->tasks = tasks;
     impl_->next.store(0, std::memory_order_relaxed);
     ++impl_->generation;
-    wakes = impl_->asleep > 0;
+    wakes = impl_->prepare_to_wake();
   }
-  if (wakes) {
-    impl_->apart.keep(impl_->workers);
-    impl_->work.notify_all();
-  }
+  if (wakes) impl_->work.notify_all();
   impl_->drain(task, tasks);
   auto const is_done = [&] { return impl_->busy == 0; };
   {

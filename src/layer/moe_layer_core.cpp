@@ -27,7 +27,8 @@ struct Unit {
   std::int64_t panel;  // the first of its own, of those of the batch
 };
 
-/// Rows that are computed at once: bounds the memory of the hidden layer, 32 MiB or 64 rows.
+/// Rows that are computed at once: bounds the memory of x and the hidden layer as floats, 32 MiB or 64 rows. Packed,
+/// and each expert's rows filled up to 16, they take half as much again, or more where experts have few rows each.
 std::int64_t batch_rows(MoeShape const& shape, std::int64_t assignments) {
   constexpr std::int64_t kFloats = std::int64_t{8} << 20;
   std::int64_t const row = shape.d_model + shape.d_ff * (shape.kind == FfnKind::swiglu ? 2 : 1);
@@ -80,9 +81,9 @@ struct Scratch {
   }
 
  private:
-  /// Enough for every type and instruction set.
+  /// Enough for every type, and every instruction set that this processor runs.
   static std::byte* take_panels(Workspace& workspace, std::int64_t panels, std::int64_t k) {
-    PackedRows const largest = {CpuIsa::amx_bf16, Dtype::bf16, k};
+    PackedRows const largest = {best_cpu_isa(), Dtype::bf16, k};
     return workspace.take<std::byte>(static_cast<std::int64_t>(largest.bytes(panels * PackedRows::kPanelRows)));
   }
 };

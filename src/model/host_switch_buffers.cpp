@@ -14,7 +14,7 @@ std::size_t HostSwitchBuffers::carve(SwitchConfig const& config, SwitchBatch con
   };
   std::int64_t const tokens = batch.tokens;
   auto const packed_rows = [&](Workspace& from, std::int64_t cols) {
-    PackedRows const largest = {CpuIsa::amx_bf16, Dtype::bf16, cols};
+    PackedRows const largest = {best_cpu_isa(), Dtype::bf16, cols};
     return from.take<std::byte>(static_cast<std::int64_t>(largest.bytes(tokens)));
   };
   residual = matrix(place, tokens, config.d_model);

@@ -64,7 +64,7 @@ std::vector<Case> all_cases() {
 std::vector<Case> chosen_cases(CpuIsa isa) {
   auto cases = all_cases();
   std::size_t sample = SIDA_MATRIX_SAMPLE == 0 ? cases.size() : SIDA_MATRIX_SAMPLE;
-  if (isa != best_cpu_isa()) sample /= SIDA_MATRIX_FEWER;
+  if (isa != best_cpu_isa()) sample = std::max<std::size_t>(sample / SIDA_MATRIX_FEWER, 4);
   std::shuffle(cases.begin(), cases.end(), std::mt19937(20261125 + static_cast<unsigned>(isa)));
   cases.resize(sample);
   return cases;
@@ -180,7 +180,8 @@ TEST_P(ExactnessMatrix, GivesTheSameBytesHoweverTheExpertsAreServed) {
     EXPECT_EQ(outcome->sha256, expected->sha256) << describe(c);
     if (outcome->stats.evictions > 0) ++evicting;
   }
-  EXPECT_GT(evicting, cases.size() / 2) << "the budgets are too large to mean anything";
+  bool const are_typical = cases.size() >= 24;  // of the matrix; a few may all have room
+  EXPECT_GT(evicting, are_typical ? cases.size() / 2 : 0) << "the budgets are too large to mean anything";
   std::filesystem::remove(packed);
 }
 

@@ -46,8 +46,9 @@ class SIDA_API InlinePool final : public ThreadPool {
 
 /// A pool of its own: `threads` - 1 workers beside the calling thread, or as many as the system gives, which
 /// `concurrency` tells. `run` may be called from several threads; the calls take turns. Who has nothing to do looks for
-/// up to `patience` whether something comes before it sleeps, less where nothing came the last time; not at all where
-/// there are more threads than processors. On Linux the workers stay off the processor that the caller is on.
+/// up to `patience` whether something comes before it sleeps, less where it lately looked in vain; not at all where
+/// there are more threads than processors that the maker may run on. On Linux a few workers are woken on other
+/// processors than the caller's; the maker's affinity is theirs again then, whatever else was set for them.
 class SIDA_API WorkerPool final : public ThreadPool {
  public:
   explicit WorkerPool(std::size_t threads, std::chrono::microseconds patience = std::chrono::microseconds(100));

@@ -20,7 +20,8 @@ SIDA_API std::optional<CpuIsa> parse_cpu_isa(std::string_view name) noexcept;
 /// The best one that this processor runs.
 SIDA_API CpuIsa best_cpu_isa() noexcept;
 /// Those that this processor runs, the portable one first. The first call asks Linux for this process's permission to
-/// use AMX, where the processor has it; where Linux refuses, amx_bf16 is not among them.
+/// use AMX, where the processor has it; where Linux refuses, amx_bf16 is not among them. A process that may use AMX has
+/// signal frames of 8 KiB more: Linux then refuses alternate signal stacks (sigaltstack) below about 11 KiB.
 SIDA_API std::span<CpuIsa const> runnable_cpu_isas() noexcept;
 SIDA_API bool is_runnable(CpuIsa isa) noexcept;
 
@@ -40,8 +41,8 @@ struct PackedRows {
   SIDA_API std::size_t bytes(std::int64_t m) const noexcept;
   SIDA_API bool is_needed() const noexcept;
   /// Columns [first, first + count) of m rows, rounded to nearest even, to `packed`, which is aligned to 64 bytes.
-  /// x: [m, count] of them alone. Reentrant; different panels or columns may be written at the same time. Denormal
-  /// values become 0. Precondition: is_needed().
+  /// x: [m, count] of them alone. Reentrant; different panels or columns may be written at the same time. Here, and in
+  /// products of packed rows, denormal values count as 0. Precondition: is_needed().
   SIDA_API void pack(float const* x, std::int64_t x_stride, std::int64_t m, std::int64_t first, std::int64_t count,
                      std::byte* packed) const noexcept;
 };

@@ -47,8 +47,8 @@ struct SwitchOptions {
 /// is said here is of one on a CPU; `cuda::load_switch_encoder` makes one on a GPU, and says what differs. It steps
 /// (see `SteppingModel`), so that the caller orders the steps of one batch or of a window of batches. Computes in
 /// float32 whatever the weights' type, as transformers 5.24 does with dtype=torch.float32; but avx512_bf16 and amx_bf16
-/// round what bf16 weights of attention, dense blocks and experts are multiplied with, as transformers does with
-/// dtype=torch.bfloat16. Sequences are ragged: there is no padding, so nothing is computed for it. Output bytes depend
+/// round what bf16 weights of attention, dense blocks and experts are multiplied with (transformers rounds more with
+/// dtype=torch.bfloat16). Sequences are ragged: there is no padding, so nothing is computed for it. Output bytes depend
 /// on the batch, the weights and the instruction set; not on threads, the store's budget or the interleaving of steps.
 /// The encoder does not change after `load`: steps of different states may run at the same time on different threads
 /// and pools. One state is used by one thread at a time.
