@@ -61,7 +61,8 @@ struct LinearBlocking {
   }
 };
 
-// A block's weights and its rows of x mostly fit a core's own cache. The larger is the better, if all threads have work.
+// A block's weights and its rows of x mostly fit a core's own cache. The larger is the better, if all threads have
+// work.
 inline constexpr LinearBlocking kLargeBlocks = {128, 128};
 inline constexpr LinearBlocking kSmallBlocks = {64, 64};
 static_assert(kSmallBlocks.cols % PackedRows::kColumns == 0 && kSmallBlocks.rows % PackedRows::kPanelRows == 0);
