@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <exception>
 #include <filesystem>
 #include <memory>
 #include <numeric>
@@ -21,6 +20,7 @@
 #include "bench/arms_report.hpp"
 #include "bench/bar_chart.hpp"
 #include "bench/loaded_source.hpp"
+#include "bench/program.hpp"
 #include "bench/slow_calibration.hpp"
 #include "bench/trace.hpp"
 #include "cli/interrupt.hpp"
@@ -224,37 +224,20 @@ Status run_bench(Options const& options, cli::Session const& session) {
   return {};
 }
 
-int fail(std::string const& message, int status) {
-  std::fprintf(stderr, "bench_arms: %s\n", message.c_str());
-  return status;
-}
-
-int run_program(int argc, char** argv) {
-  CLI::App app("Serves the reference model in eight arms, interleaved, and compares their wall times.", "bench_arms");
-  Options options;
-  add_options(app, options);
-  try {
-    app.parse(argc, argv);
-  } catch (CLI::Success const& wanted) {  // --help
-    return app.exit(wanted);
-  } catch (CLI::ParseError const& error) {
-    return fail(error.what(), 2);
-  }
+Status run_in_session(Options const& options) {
   // A disk's interrupt comes on time; by default Linux lets a sleeper lie for 50 us more. Threads inherit this.
   ::prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
   cli::Interrupt interrupt;
   cli::Session const session(interrupt.stop(), cli::Interrupt::signalled(), false);
-  Status const status = run_bench(options, session);
-  return status ? 0 : fail(status.message(), 1);
+  return run_bench(options, session);
 }
 
 }  // namespace
 }  // namespace sida::bench
 
 int main(int argc, char** argv) {
-  try {
-    return sida::bench::run_program(argc, argv);
-  } catch (std::exception const& error) {
-    return sida::bench::fail(error.what(), 1);
-  }
+  using namespace sida::bench;
+  return run_program<Options>(argc, argv, "bench_arms",
+                              "Serves the reference model in eight arms, interleaved, and compares their wall times.",
+                              run_in_session);
 }

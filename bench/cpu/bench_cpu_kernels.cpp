@@ -2,8 +2,6 @@
 // row's result depend on the rows that are computed with it? docs/benchmarks.md explains it.
 #include <algorithm>
 #include <cstdint>
-#include <cstdio>
-#include <exception>
 #include <string>
 #include <thread>
 #include <utility>
@@ -18,6 +16,7 @@
 #include "bench/cpu/report.hpp"
 #include "bench/cpu/row_independence.hpp"
 #include "bench/cpu/seconds.hpp"
+#include "bench/program.hpp"
 #include "cli/options.hpp"
 #include "sida/detail/try.hpp"
 
@@ -205,33 +204,12 @@ Status run_bench(Options const& options) {
   return {};
 }
 
-int fail(std::string const& message, int status) {
-  std::fprintf(stderr, "bench_cpu_kernels: %s\n", message.c_str());
-  return status;
-}
-
-int run_program(int argc, char** argv) {
-  CLI::App app("Products of experts' shapes on this processor: sida's, and other libraries'.", "bench_cpu_kernels");
-  Options options;
-  add_options(app, options);
-  try {
-    app.parse(argc, argv);
-  } catch (CLI::Success const& wanted) {  // --help
-    return app.exit(wanted);
-  } catch (CLI::ParseError const& error) {
-    return fail(error.what(), 2);
-  }
-  Status const status = run_bench(options);
-  return status ? 0 : fail(status.message(), 1);
-}
-
 }  // namespace
 }  // namespace sida::bench
 
 int main(int argc, char** argv) {
-  try {
-    return sida::bench::run_program(argc, argv);
-  } catch (std::exception const& error) {
-    return sida::bench::fail(error.what(), 1);
-  }
+  using namespace sida::bench;
+  return run_program<Options>(argc, argv, "bench_cpu_kernels",
+                              "Products of experts' shapes on this processor: sida's, and other libraries'.",
+                              run_bench);
 }

@@ -2,8 +2,6 @@
 // docs/performance.md explains it.
 #include <algorithm>
 #include <cstdint>
-#include <cstdio>
-#include <exception>
 #include <set>
 #include <string>
 #include <utility>
@@ -17,6 +15,7 @@
 #include "bench/cpu/machine.hpp"
 #include "bench/cpu/report.hpp"
 #include "bench/cpu/seconds.hpp"
+#include "bench/program.hpp"
 #include "cli/interrupt.hpp"
 #include "cli/options.hpp"
 #include "cli/run_input.hpp"
@@ -248,33 +247,11 @@ Status run_bench(Options& options) {
   return {};
 }
 
-int fail(std::string const& message, int status) {
-  std::fprintf(stderr, "bench_encoder_profile: %s\n", message.c_str());
-  return status;
-}
-
-int run_program(int argc, char** argv) {
-  CLI::App app("Where an encoder's time goes, beside what the machine can do.", "bench_encoder_profile");
-  Options options;
-  add_options(app, options);
-  try {
-    app.parse(argc, argv);
-  } catch (CLI::Success const& wanted) {  // --help
-    return app.exit(wanted);
-  } catch (CLI::ParseError const& error) {
-    return fail(error.what(), 2);
-  }
-  Status const status = run_bench(options);
-  return status ? 0 : fail(status.message(), 1);
-}
-
 }  // namespace
 }  // namespace sida::bench
 
 int main(int argc, char** argv) {
-  try {
-    return sida::bench::run_program(argc, argv);
-  } catch (std::exception const& error) {
-    return sida::bench::fail(error.what(), 1);
-  }
+  using namespace sida::bench;
+  return run_program<Options>(argc, argv, "bench_encoder_profile",
+                              "Where an encoder's time goes, beside what the machine can do.", run_bench);
 }
