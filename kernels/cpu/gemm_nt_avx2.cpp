@@ -20,8 +20,26 @@ struct Avx2 {
   }
   static __m256 multiply_add(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 
-  static __m128 fold(__m256 lanes) {
-    return _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
+  static float sum1(__m256 lanes) {
+    __m256 const rows[2][4] = {{lanes, lanes, lanes, lanes}, {lanes, lanes, lanes, lanes}};
+    __m128 totals[2];
+    sum4(rows, totals);
+    return _mm_cvtss_f32(totals[0]);
+  }
+
+  static constexpr int kSumRows = 2;
+  static void sum4(__m256 const (&rows)[kSumRows][4], __m128 (&totals)[kSumRows]) {
+    __m256 column[4];  // four lanes of each row
+    SIDA_UNROLLED for (int c = 0; c < 4; ++c) column[c] = add_halves(rows[0][c], rows[1][c]);
+    __m256 const sums = _mm256_hadd_ps(_mm256_hadd_ps(column[0], column[1]), _mm256_hadd_ps(column[2], column[3]));
+    totals[0] = _mm256_castps256_ps128(sums);
+    totals[1] = _mm256_extractf128_ps(sums, 1);
+  }
+
+ private:
+  /// Lanes l and l + 4 of a, then those of b.
+  static __m256 add_halves(__m256 a, __m256 b) {
+    return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
   }
 };
 

@@ -23,9 +23,39 @@ struct Avx512 {
   }
   static __m512 multiply_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 
-  static __m128 fold(__m512 lanes) {
-    __m256 const halves = _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps(lanes, 1));
-    return _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+  static float sum1(__m512 lanes) {
+    __m512 const rows[4][4] = {{lanes, lanes, lanes, lanes}};
+    __m128 totals[4];
+    sum4(rows, totals);
+    return _mm_cvtss_f32(totals[0]);
+  }
+
+  // Registers meet in pairs, so that no lane of an addition is wasted.
+  static constexpr int kSumRows = 4;
+  static void sum4(__m512 const (&rows)[kSumRows][4], __m128 (&totals)[kSumRows]) {
+    __m512 column[4];  // four lanes of each row
+    SIDA_UNROLLED for (int c = 0; c < 4; ++c) {
+      column[c] = add_quarters(add_halves(rows[0][c], rows[1][c]), add_halves(rows[2][c], rows[3][c]));
+    }
+    __m512 const sums = add_pairs(add_pairs(column[0], column[1]), add_pairs(column[2], column[3]));
+    totals[0] = _mm512_castps512_ps128(sums);
+    totals[1] = _mm512_extractf32x4_ps(sums, 1);
+    totals[2] = _mm512_extractf32x4_ps(sums, 2);
+    totals[3] = _mm512_extractf32x4_ps(sums, 3);
+  }
+
+ private:
+  /// Lanes l and l + 8 of a, then those of b.
+  static __m512 add_halves(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+  }
+  /// Lanes l and l + 4 of each half.
+  static __m512 add_quarters(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  }
+  /// Neighbours, in each quarter those of a before those of b.
+  static __m512 add_pairs(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
   }
 };
 
