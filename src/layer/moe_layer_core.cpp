@@ -35,13 +35,18 @@ std::int64_t batch_rows(MoeShape const& shape, std::int64_t assignments) {
   return std::min(assignments, std::max<std::int64_t>(kFloats / row, 64));
 }
 
-/// Columns of W, of `k` elements each, that one task takes: about half a megabyte of float weights.
-std::int64_t task_columns(std::int64_t k) {
-  constexpr std::int64_t kMultiple = PackedRows::kColumns;
-  return std::clamp<std::int64_t>(131072 / k / kMultiple * kMultiple, kMultiple, 512);
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// Of `columns` of each unit, those that one task takes: as many as leave every thread some tasks, since a task reads
+/// all its rows anew, and its first weights unprepared.
+std::int64_t task_columns(std::int64_t columns, std::int64_t units, std::size_t threads) {
+  auto const enough = 4 * static_cast<std::int64_t>(threads);
+  std::int64_t per_task = 256;
+  while (per_task > PackedRows::kColumns && units * ceil_div(columns, per_task) < enough) per_task /= 2;
+  return per_task;
 }
 
-std::int64_t panels_of(std::int64_t rows) { return (rows + PackedRows::kPanelRows - 1) / PackedRows::kPanelRows; }
+std::int64_t panels_of(std::int64_t rows) { return ceil_div(rows, PackedRows::kPanelRows); }
 
 /// Elements from one row to the next of what a product reads: aligned, and not a multiple of 1 KiB apart, since rows a
 /// power of two apart push each other out of the L1 cache.
@@ -49,8 +54,6 @@ std::int64_t row_stride(std::int64_t columns) {
   std::int64_t const aligned = (columns + 15) / 16 * 16;
   return aligned % 256 == 0 ? aligned + 16 : aligned;
 }
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// The lent memory.
 struct Scratch {
@@ -169,8 +172,8 @@ class Run {
       Unit const& unit = *std::prev(std::ranges::upper_bound(units, panel, {}, &Unit::panel));
       gather(unit, base, (panel - unit.panel) * PackedRows::kPanelRows);
     });
-    share_columns(units, base, shape_.d_ff, task_columns(shape_.d_model), ffn_hidden);
-    share_columns(units, base, shape_.d_model, task_columns(shape_.d_ff), ffn_output);
+    share_columns(units, base, shape_.d_ff, ffn_hidden);
+    share_columns(units, base, shape_.d_model, ffn_output);
   }
 
   /// Rows of one panel of a unit, from its row `from` on.
@@ -192,8 +195,9 @@ class Run {
     return packing.is_needed() ? panels + packing.bytes(unit.panel * PackedRows::kPanelRows) : nullptr;
   }
 
-  void share_columns(std::span<Unit const> units, std::int64_t base, std::int64_t columns, std::int64_t per_task,
+  void share_columns(std::span<Unit const> units, std::int64_t base, std::int64_t columns,
                      void (&step)(FfnBlock const&, std::int64_t, std::int64_t)) {
+    std::int64_t const per_task = task_columns(columns, std::ssize(units), step_.pool.concurrency());
     std::int64_t const chunks = ceil_div(columns, per_task);
     parallel(step_.pool, std::ssize(units) * chunks, [&](std::int64_t task) {
       Unit const& unit = units[static_cast<std::size_t>(task / chunks)];
