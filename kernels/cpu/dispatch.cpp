@@ -91,6 +91,16 @@ kernels::WeightType weight_type(Dtype dtype) noexcept {
   return kernels::kWeightF32;
 }
 
+kernels::GemmNt plain_args(CpuIsa isa, GemmArgs const& args) noexcept {
+  kernels::GemmNt plain = {args.x,        args.x_stride, args.w, args.w_stride, args.y,
+                           args.y_stride, args.m,        args.n, args.k,        weight_type(args.w_dtype)};
+  if (args.packed != nullptr) {
+    plain.x = args.packed;
+    plain.x_stride = packed_depth(args.k) * (isa == CpuIsa::amx_bf16 ? PackedRows::kPanelRows : 1);
+  }
+  return plain;
+}
+
 static_assert(PackedRows::kPanelRows == kernels::kPanelRows && PackedRows::kColumns == kernels::kPackedDepth);
 
 }  // namespace
@@ -143,19 +153,27 @@ void PackedRows::pack(float const* x, std::int64_t x_stride, std::int64_t m, std
 }
 
 void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept {
-  kernels::GemmNt plain = {args.x,        args.x_stride, args.w, args.w_stride, args.y,
-                           args.y_stride, args.m,        args.n, args.k,        weight_type(args.w_dtype)};
+  kernels::GemmNt plain = plain_args(isa, args);
 #ifdef SIDA_HAVE_AVX2
   if (args.packed != nullptr) {
-    plain.x = args.packed;
-    plain.x_stride = packed_depth(args.k) * (isa == CpuIsa::amx_bf16 ? PackedRows::kPanelRows : 1);
     return isa == CpuIsa::amx_bf16 ? kernels::gemm_nt_amx_bf16(plain) : kernels::gemm_nt_avx512_bf16(plain);
   }
   if (isa >= CpuIsa::avx512) return kernels::gemm_nt_avx512(plain);
   if (isa == CpuIsa::avx2) return kernels::gemm_nt_avx2(plain);
 #endif
-  static_cast<void>(isa);
   kernels::gemm_nt_portable(plain);
+}
+
+bool packs_relu(PackedRows const& packing) noexcept { return packing.isa == CpuIsa::amx_bf16 && packing.is_needed(); }
+
+void gemm_nt_relu_pack(GemmArgs const& args, PackedRows const& packing, std::int64_t first,
+                       std::byte* packed) noexcept {
+#ifdef SIDA_HAVE_AVX2
+  kernels::GemmNt plain = plain_args(packing.isa, args);
+  plain.packed_relu_panel = packed_depth(packing.k) * PackedRows::kPanelRows;
+  plain.packed_relu = reinterpret_cast<std::uint16_t*>(packed) + first * PackedRows::kPanelRows;
+  kernels::gemm_nt_amx_bf16(plain);
+#endif
 }
 
 void gemm_nn(CpuIsa isa, GemmNnArgs const& args) noexcept {

@@ -17,6 +17,10 @@ struct GemmNt {
   int64_t y_stride;
   int64_t m, n, k;
   WeightType w_type;
+  /// AMX alone: where relu(y) goes, packed, in place of y, and elements from one panel to the next; or null. Columns of
+  /// zeros fill up the last step.
+  uint16_t* packed_relu = nullptr;
+  int64_t packed_relu_panel = 0;
 };
 
 // The order of one sum, the same in all files but avx512's, which has twice the lanes: k is cut into segments of this

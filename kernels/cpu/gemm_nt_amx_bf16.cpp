@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kTileRows = 16;  // of W, and of x
 constexpr int64_t kTileElements = 512;
 constexpr int64_t kBlockRows = 2 * kTileRows;  // of W and of x: four tiles of sums
+constexpr int64_t kSums = 512;                 // rows of 16 sums that are kept at a time: 32 KiB
 
 struct TileConfig {
   uint8_t palette = 1;
@@ -69,7 +70,7 @@ inline __attribute__((always_inline)) void transpose(__m512 (&rows)[16]) {
 }
 
 /// One tile of sums to y: rows of x by columns, which are rows of W.
-void store_sums(float const (&sums)[16][16], float* y, int64_t y_stride, int64_t rows, int64_t cols) {
+void store_sums(float const (*sums)[kTileRows], float* y, int64_t y_stride, int64_t rows, int64_t cols) {
   __m512 turned[16];
   for (int i = 0; i < 16; ++i) turned[i] = _mm512_load_ps(sums[i]);
   transpose(turned);
@@ -83,16 +84,40 @@ void store_sums(float const (&sums)[16][16], float* y, int64_t y_stride, int64_t
   }
 }
 
-/// Up to 32 rows of W and of x.
+/// relu(sums) of rows [first, first + cols) of W, packed as rows of the next product: pairs lie side by side already.
+/// Zeros from there to the end of a step.
+void pack_relu(float const (*sums)[kTileRows], int64_t first, int64_t cols, uint16_t* panel) {
+  alignas(64) static constexpr uint16_t kInterleaved[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                            21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                            11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  __m512i const interleaved = _mm512_load_si512(kInterleaved);
+  __m512 const zero = _mm512_setzero_ps();
+  int64_t const end = (first + cols + kPackedDepth - 1) / kPackedDepth * kPackedDepth - first;
+  uint16_t* to = panel + first * kTileRows;
+  for (int64_t c = 0; c < end; c += 2, to += kPackedDepth) {
+    // The second operand is what remains of a NaN.
+    __m512 const even = c < cols ? _mm512_max_ps(zero, _mm512_load_ps(sums[c])) : zero;
+    __m512 const odd = c + 1 < cols ? _mm512_max_ps(zero, _mm512_load_ps(sums[c + 1])) : zero;
+    auto const both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(interleaved, both));
+  }
+}
+
+/// One or two tiles of W's rows by one or two of x's, over some of k.
 struct Block {
   uint16_t const* w;
-  int64_t w_stride;
-  uint16_t const* x;  // the first of one or two panels
+  int64_t w_stride;   // from one row of a tile to the next
+  uint16_t const* x;  // the first panel
   int64_t panel;      // elements from one to the next
-  float* y;
-  int64_t y_stride;
-  int64_t m, n, k;
-  uint16_t const* ahead;  // 32 rows of weights that are read soon, or null
+  int64_t n, k;
+  // Sums, of one row of W and of all rows of a panel each: the first, elements from one to the next, to the second
+  // tile's of W, and to the second panel's.
+  float* sums;
+  int64_t sums_stride, second_w, second_x;
+  bool first;  // of its sums: they begin at 0
+  // Rows of weights that are read soon.
+  uint16_t const* ahead;
+  int64_t ahead_stride, ahead_rows;
 };
 
 /// Rows of W that end before a tile does, by k or by their number: zeros take the place of what is missing.
@@ -126,19 +151,37 @@ inline __attribute__((always_inline)) void step(uint16_t const* w0, uint16_t con
 }
 
 template <int kW, int kX>
+void begin_sums(Block const& b) {
+  if (b.first) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    return;
+  }
+  _tile_loadd(0, b.sums, b.sums_stride * 4);
+  if constexpr (kX > 1) _tile_loadd(1, b.sums + b.second_x, b.sums_stride * 4);
+  if constexpr (kW > 1) _tile_loadd(2, b.sums + b.second_w, b.sums_stride * 4);
+  if constexpr (kW > 1 && kX > 1) _tile_loadd(3, b.sums + b.second_w + b.second_x, b.sums_stride * 4);
+}
+
+template <int kW, int kX>
+void end_sums(Block const& b) {
+  _tile_stored(0, b.sums, b.sums_stride * 4);
+  if constexpr (kX > 1) _tile_stored(1, b.sums + b.second_x, b.sums_stride * 4);
+  if constexpr (kW > 1) _tile_stored(2, b.sums + b.second_w, b.sums_stride * 4);
+  if constexpr (kW > 1 && kX > 1) _tile_stored(3, b.sums + b.second_w + b.second_x, b.sums_stride * 4);
+}
+
+template <int kW, int kX>
 void multiply(Block const& b) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  begin_sums<kW, kX>(b);
   bool const is_whole = b.n == kW * kTileRows;
   int64_t const whole = is_whole ? b.k / kPackedDepth * kPackedDepth : 0;
   uint16_t const* const second = kW > 1 ? b.w + kTileRows * b.w_stride : b.w;
   uint16_t const* x = b.x;
   for (int64_t c = 0; c < whole; c += kPackedDepth, x += kTileElements) {
-    if (b.ahead != nullptr) {
-      for (int64_t r = 0; r < kW * kTileRows; ++r) _mm_prefetch(b.ahead + r * b.w_stride + c, _MM_HINT_T1);
-    }
+    for (int64_t r = 0; r < b.ahead_rows; ++r) _mm_prefetch(b.ahead + r * b.ahead_stride + c, _MM_HINT_T1);
     step<kW, kX>(b.w + c, second + c, b.w_stride * 2, x, b.panel);
   }
   for (int64_t c = whole; c < b.k; c += kPackedDepth, x += kTileElements) {
@@ -153,24 +196,110 @@ void multiply(Block const& b) {
       step<kW, kX>(w0.elements[0], nullptr, 64, x, b.panel);
     }
   }
-  alignas(64) float sums[4][16][16];
-  _tile_stored(0, sums[0], 64);
-  if constexpr (kX > 1) _tile_stored(1, sums[1], 64);
-  if constexpr (kW > 1) _tile_stored(2, sums[2], 64);
-  if constexpr (kW > 1 && kX > 1) _tile_stored(3, sums[3], 64);
-  for (int64_t w = 0; w < kW; ++w) {
-    int64_t const cols = b.n - w * kTileRows < kTileRows ? b.n - w * kTileRows : kTileRows;
-    for (int64_t p = 0; p < kX; ++p) {
-      int64_t const rows = b.m - p * kTileRows < kTileRows ? b.m - p * kTileRows : kTileRows;
-      store_sums(sums[2 * w + p], b.y + p * kTileRows * b.y_stride + w * kTileRows, b.y_stride, rows, cols);
+  end_sums<kW, kX>(b);
+}
+
+void multiply(Block const& b, int64_t m) {
+  bool const two_w = b.n > kTileRows, two_x = m > kTileRows;
+  if (two_w) return two_x ? multiply<2, 2>(b) : multiply<2, 1>(b);
+  return two_x ? multiply<1, 2>(b) : multiply<1, 1>(b);
+}
+
+/// How a product is cut up.
+struct Cut {
+  int64_t rows = 64;  // of x, whose sums are kept at a time
+  int64_t w_rows = kBlockRows;
+  int64_t spread = 1;  // a tile takes each so-many-th row of W
+  int64_t depth;       // of k, in one go
+  bool fetches = false;
+
+  explicit Cut(GemmNt const& a) : depth(a.k) {
+    constexpr int64_t kPageElements = 2048;
+    if (a.m <= rows || a.k == 0) {
+      // W comes from memory, which is fastest when it is read in many places at once, each in another page.
+      if (a.m <= kTileRows) w_rows = kTileRows;
+      if (a.w_stride < kPageElements) spread = 4;
+      return;
+    }
+    // Rows of x stay in L2 for all of W, of which what is next is fetched meanwhile.
+    fetches = true;
+    constexpr int64_t kInL2 = 512 * 1024;
+    int64_t const most = clamp(kInL2 / a.k / kBlockRows * kBlockRows, 64, kSums / kBlockRows * kTileRows);
+    int64_t const parts = (a.m + most - 1) / most;
+    rows = ((a.m + parts - 1) / parts + kBlockRows - 1) / kBlockRows * kBlockRows;
+    // A block of W stays in L1 for all rows of x: unless they are so far apart that they are in each other's way.
+    if (a.w_stride % 1024 != 0) depth = 256;
+  }
+
+ private:
+  static int64_t clamp(int64_t value, int64_t least, int64_t most) {
+    return value < least ? least : value > most ? most : value;
+  }
+};
+
+struct Rows {
+  int64_t first, count;
+};
+
+/// Columns of y: rows of W, `spread` tiles or pairs of tiles of them.
+struct Columns {
+  int64_t first, count, spread;
+  bool has_next;  // as many follow
+};
+
+void store_group(GemmNt const& a, Rows const& rows, Columns const& cols, float const (*sums)[kTileRows],
+                 int64_t panel_sums) {
+  for (int64_t r = 0; r < rows.count; r += kTileRows, sums += panel_sums) {
+    if (a.packed_relu != nullptr) {
+      int64_t const panel = (rows.first + r) / kPanelRows * a.packed_relu_panel;
+      pack_relu(sums, cols.first, cols.count, a.packed_relu + panel);
+      continue;
+    }
+    int64_t const count = rows.count - r < kTileRows ? rows.count - r : kTileRows;
+    float* const y = a.y + (rows.first + r) * a.y_stride + cols.first;
+    for (int64_t c = 0; c < cols.count; c += kTileRows) {
+      int64_t const width = cols.count - c < kTileRows ? cols.count - c : kTileRows;
+      store_sums(sums + c, y + c, a.y_stride, count, width);
     }
   }
 }
 
-void multiply(Block const& b) {
-  bool const two_w = b.n > kTileRows, two_x = b.m > kTileRows;
-  if (two_w) return two_x ? multiply<2, 2>(b) : multiply<2, 1>(b);
-  return two_x ? multiply<1, 2>(b) : multiply<1, 1>(b);
+/// All of k for some rows of x and of W.
+void group(GemmNt const& a, Rows const& rows, Columns const& cols, Cut const& cut) {
+  alignas(64) float sums[kSums][kTileRows];
+  int64_t const panel_sums = cols.spread * cut.w_rows;
+  auto const* const w = static_cast<uint16_t const*>(a.w) + cols.first * a.w_stride;
+  auto const* const x = static_cast<uint16_t const*>(a.x) + rows.first / kPanelRows * a.x_stride;
+  int64_t const parts = (rows.count + kBlockRows - 1) / kBlockRows;
+  Block b;
+  b.w_stride = cols.spread * a.w_stride;
+  b.panel = a.x_stride;
+  b.n = cols.spread > 1 ? cut.w_rows : cols.count;
+  b.sums_stride = cols.spread * kTileRows;
+  b.second_w = kTileRows * b.sums_stride;
+  b.second_x = panel_sums * kTileRows;
+  b.ahead_stride = parts * a.w_stride;
+  int64_t c = 0;
+  do {
+    b.k = a.k - c < cut.depth ? a.k - c : cut.depth;
+    b.first = c == 0;
+    for (int64_t s = 0; s < cols.spread; ++s) {
+      b.w = w + s * a.w_stride + c;
+      for (int64_t part = 0; part < parts; ++part) {
+        int64_t const row = part * kBlockRows;
+        b.x = x + row / kPanelRows * a.x_stride + c * kTileRows;
+        b.sums = sums[row / kTileRows * panel_sums + s];
+        // Each part fetches its share, so that memory has work all the time.
+        bool const fetches = cut.fetches && cols.has_next && part < cut.w_rows;
+        b.ahead = fetches ? b.w + (cut.w_rows + part) * a.w_stride : b.w;
+        b.ahead_rows = fetches ? (cut.w_rows - part + parts - 1) / parts : 0;
+        multiply(b, rows.count - row);
+      }
+    }
+    c += cut.depth;
+  } while (c < a.k);
+  write_back(sums);
+  store_group(a, rows, cols, sums, panel_sums);
 }
 
 /// `rows` (1 to 16) rows of a panel, `count` (1 to 32) elements of each; zeros for all others.
@@ -192,23 +321,15 @@ void pack_tile(float const* x, int64_t x_stride, int64_t rows, int64_t count, ui
 }  // namespace
 
 void gemm_nt_amx_bf16(GemmNt const& a) noexcept {
-  auto const* const x = static_cast<uint16_t const*>(a.x);
-  auto const* const w = static_cast<uint16_t const*>(a.w);
   configure_tiles();
-  // Few rows wait for W's memory, which 16 streams at once draw best, and without help. Many use each block of W again,
-  // and meanwhile the next is fetched.
-  int64_t const w_rows = a.m <= kTileRows ? kTileRows : kBlockRows;
-  bool const fetches = a.m > kBlockRows;
-  for (int64_t j = 0; j < a.n; j += w_rows) {
-    int64_t const n = a.n - j < w_rows ? a.n - j : w_rows;
-    uint16_t const* const block_w = w + j * a.w_stride;
-    bool const has_next = a.n - j >= 2 * w_rows;
-    for (int64_t i = 0; i < a.m; i += kBlockRows) {
-      int64_t const m = a.m - i < kBlockRows ? a.m - i : kBlockRows;
-      uint16_t const* const ahead = fetches && has_next && i == 0 ? block_w + w_rows * a.w_stride : nullptr;
-      multiply({block_w, a.w_stride, x + i / kPanelRows * a.x_stride, a.x_stride, a.y + i * a.y_stride + j, a.y_stride,
-                m, n, a.k, ahead});
+  Cut const cut(a);
+  for (int64_t i = 0; i < a.m; i += cut.rows) {
+    Rows const rows = {i, a.m - i < cut.rows ? a.m - i : cut.rows};
+    int64_t j = 0;
+    for (int64_t const whole = cut.spread * cut.w_rows; a.n - j >= whole; j += whole) {
+      group(a, rows, {j, whole, cut.spread, a.n - j >= 2 * whole}, cut);
     }
+    for (; j < a.n; j += cut.w_rows) group(a, rows, {j, a.n - j < cut.w_rows ? a.n - j : cut.w_rows, 1, false}, cut);
   }
   _tile_release();
 }

@@ -16,21 +16,21 @@ float silu(float value) { return value / (1.0F + std::exp(-value)); }
 float gelu(float value) { return 0.5F * value * (1.0F + std::erf(value * (std::numbers::sqrt2_v<float> / 2.0F))); }
 
 /// Columns [first, first + count) of to = from w^T, for the matrix [., k] that stands at `offset` of the record.
-void multiply(detail::FfnBlock const& block, std::size_t offset, Matrix<float const> from, std::byte const* packed,
-              Matrix<float> to, std::int64_t first, std::int64_t count) {
+GemmArgs columns_of(detail::FfnBlock const& block, std::size_t offset, Matrix<float const> from,
+                    std::byte const* packed, Matrix<float> to, std::int64_t first, std::int64_t count) {
   Dtype const dtype = block.layout.shape.dtype;
   std::size_t const row_bytes = static_cast<std::size_t>(from.cols) * size_bytes(dtype);
-  gemm_nt(block.isa, {.x = from.data,
-                      .x_stride = from.stride,
-                      .w = block.record + offset + static_cast<std::size_t>(first) * row_bytes,
-                      .w_stride = from.cols,
-                      .y = to.data + first,
-                      .y_stride = to.stride,
-                      .m = from.rows,
-                      .n = count,
-                      .k = from.cols,
-                      .w_dtype = dtype,
-                      .packed = packed});
+  return {.x = from.data,
+          .x_stride = from.stride,
+          .w = block.record + offset + static_cast<std::size_t>(first) * row_bytes,
+          .w_stride = from.cols,
+          .y = to.data + first,
+          .y_stride = to.stride,
+          .m = from.rows,
+          .n = count,
+          .k = from.cols,
+          .w_dtype = dtype,
+          .packed = packed};
 }
 
 template <class T>
@@ -83,11 +83,18 @@ namespace detail {
 
 void ffn_hidden(FfnBlock const& block, std::int64_t first, std::int64_t count) {
   FfnKind const kind = block.layout.shape.kind;
+  PackedRows const packing = {block.isa, block.layout.shape.dtype, block.h.cols};
+  auto const columns = [&](std::size_t offset, Matrix<float> to) {
+    return columns_of(block, offset, block.x, block.packed_x, to, first, count);
+  };
+  if (kind == FfnKind::relu && packs_relu(packing)) {
+    return gemm_nt_relu_pack(columns(block.layout.in, block.h), packing, first, block.packed_h);
+  }
   if (kind == FfnKind::swiglu) {
-    multiply(block, block.layout.gate, block.x, block.packed_x, block.h, first, count);
-    multiply(block, block.layout.in, block.x, block.packed_x, block.up, first, count);
+    gemm_nt(block.isa, columns(block.layout.gate, block.h));
+    gemm_nt(block.isa, columns(block.layout.in, block.up));
   } else {
-    multiply(block, block.layout.in, block.x, block.packed_x, block.h, first, count);
+    gemm_nt(block.isa, columns(block.layout.in, block.h));
   }
   for (std::int64_t r = 0; r < block.h.rows; ++r) {
     float* const h = block.h.data + r * block.h.stride + first;
@@ -101,12 +108,11 @@ void ffn_hidden(FfnBlock const& block, std::int64_t first, std::int64_t count) {
     }
   }
   if (block.packed_h == nullptr) return;
-  PackedRows const packing = {block.isa, block.layout.shape.dtype, block.h.cols};
   packing.pack(block.h.data + first, block.h.stride, block.h.rows, first, count, block.packed_h);
 }
 
 void ffn_output(FfnBlock const& block, std::int64_t first, std::int64_t count) {
-  multiply(block, block.layout.out, block.h, block.packed_h, block.y, first, count);
+  gemm_nt(block.isa, columns_of(block, block.layout.out, block.h, block.packed_h, block.y, first, count));
 }
 
 }  // namespace detail

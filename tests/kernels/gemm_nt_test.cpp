@@ -3,9 +3,14 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <random>
+#include <span>
 #include <string>
+#include <sys/mman.h>
 #include <tuple>
+#include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -30,6 +35,36 @@ class Packed {
     std::byte bytes[64];
   };
   std::vector<Line> lines_;
+};
+
+/// Memory whose end is the end of what may be touched.
+class GuardedEnd {
+ public:
+  explicit GuardedEnd(std::size_t bytes) : size_(bytes) {
+    auto const page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    std::size_t const body = (bytes + page - 1) / page * page;
+    mapped_ = body + page;
+    void* const at = ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) throw std::bad_alloc();
+    begin_ = static_cast<std::byte*>(at);
+    end_ = begin_ + body;
+    if (::mprotect(end_, page, PROT_NONE) != 0) throw std::bad_alloc();
+  }
+  explicit GuardedEnd(std::span<std::byte const> bytes) : GuardedEnd(bytes.size()) { std::ranges::copy(bytes, data()); }
+  GuardedEnd(GuardedEnd const&) = delete;
+  GuardedEnd& operator=(GuardedEnd const&) = delete;
+  ~GuardedEnd() { ::munmap(begin_, mapped_); }
+
+  std::byte* data() const { return end_ - size_; }
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data());
+  }
+
+ private:
+  std::size_t size_, mapped_;
+  std::byte* begin_;
+  std::byte* end_;
 };
 
 /// One product with rows further apart than they are long, and NaN between them.
@@ -176,6 +211,86 @@ TEST_P(GemmNt, GivesTheSameBytesForARowAmongManyAndAlone) {
   std::vector<float> const whole = problem.run(isa());
   std::vector<float> const rows = problem.run(isa(), 1, 5);
   EXPECT_EQ(std::memcmp(whole.data(), rows.data(), whole.size() * sizeof(float)), 0);
+}
+
+TEST_P(GemmNt, AgreesWithDoublePrecisionOnManyRowsAndColumns) {
+  for (std::int64_t const k : {300, 768, 1030, 2100}) {
+    for (std::int64_t const m : {31, 64, 97, 300}) {
+      Problem const problem(m, 150, k, dtype(), random_);
+      problem.expect_near(isa(), problem.run(isa()));
+    }
+  }
+}
+
+// How a product is cut depends on its rows, on its columns, and on how far apart rows of W are.
+TEST_P(GemmNt, GivesTheSameBytesForManyRowsHoweverTheyAreSplit) {
+  for (auto const& [k, gap] : {std::pair{768, 3}, {1000, 23}, {2100, 3}}) {
+    Problem const problem(333, 190, k, dtype(), random_, gap);
+    std::vector<float> const whole = problem.run(isa());
+    for (auto const& [rows, cols] : {std::pair{1, 190}, {16, 64}, {48, 130}, {70, 33}, {130, 190}, {333, 32}}) {
+      std::vector<float> const split = problem.run(isa(), rows, cols);
+      ASSERT_EQ(std::memcmp(whole.data(), split.data(), whole.size() * sizeof(float)), 0)
+          << "blocks of " << rows << " x " << cols << ", k " << k;
+    }
+  }
+}
+
+TEST_P(GemmNt, ReadsNothingPastTheEndsOfItsOperands) {
+  for (std::int64_t const k : {1, 31, 64, 100, 2100}) {
+    for (auto const& [m, n] : {std::pair{1, 1}, {3, 9}, {7, 70}, {20, 33}, {100, 130}}) {
+      Problem const problem(m, n, k, dtype(), random_, 0);
+      std::vector<float> const expected = problem.run(isa());
+      PackedRows const packing = {isa(), dtype(), k};
+      GuardedEnd const x(std::as_bytes(std::span(problem.x).first(static_cast<std::size_t>(m * k))));
+      // The last row of W lacks what would separate it from another.
+      std::size_t const gap = size_bytes(dtype());
+      GuardedEnd const w(std::as_bytes(std::span(problem.raw).first(problem.raw.size() - gap)));
+      GuardedEnd const packed(packing.bytes(m));
+      if (packing.is_needed()) packing.pack(x.as<float>(), k, m, 0, k, packed.data());
+      GuardedEnd const y(static_cast<std::size_t>(m * n) * sizeof(float));
+      gemm_nt(isa(), {.x = x.as<float>(),
+                      .x_stride = k,
+                      .w = w.data(),
+                      .w_stride = problem.w_stride,
+                      .y = y.as<float>(),
+                      .y_stride = n,
+                      .m = m,
+                      .n = n,
+                      .k = k,
+                      .w_dtype = dtype(),
+                      .packed = packing.is_needed() ? packed.data() : nullptr});
+      EXPECT_EQ(std::memcmp(y.data(), expected.data(), expected.size() * sizeof(float)), 0)
+          << "m " << m << ", n " << n << ", k " << k;
+    }
+  }
+}
+
+TEST_P(GemmNt, PacksAHiddenLayerAsIfItHadBeenWrittenFirst) {
+  for (std::int64_t const k : {0, 5, 100, 768}) {
+    for (auto const& [m, n] : {std::pair{1, 1}, {3, 70}, {16, 160}, {40, 255}, {130, 320}}) {
+      Problem problem(m, n, k, dtype(), random_);
+      PackedRows const packing = {isa(), dtype(), n};
+      if (!packs_relu(packing)) return;
+      if (k > 0) problem.x[0] = std::numeric_limits<float>::quiet_NaN();
+      std::vector<float> y = problem.run(isa());
+      for (float& value : y) value = value < 0.0F ? 0.0F : value;
+      Packed expected(packing.bytes(m)), fused(packing.bytes(m)), packed_x(PackedRows{isa(), dtype(), k}.bytes(m));
+      packing.pack(y.data(), problem.y_stride, m, 0, n, expected.bytes());
+      PackedRows{isa(), dtype(), k}.pack(problem.x.data(), problem.x_stride, m, 0, k, packed_x.bytes());
+      for (std::int64_t first = 0; first < n; first += 96) {
+        gemm_nt_relu_pack({.w = problem.raw.data() + first * problem.w_stride * 2,
+                           .w_stride = problem.w_stride,
+                           .m = m,
+                           .n = std::min<std::int64_t>(96, n - first),
+                           .k = k,
+                           .w_dtype = dtype(),
+                           .packed = packed_x.bytes()},
+                          packing, first, fused.bytes());
+      }
+      EXPECT_EQ(std::memcmp(fused.bytes(), expected.bytes(), packing.bytes(m)), 0)
+          << "m " << m << ", n " << n << ", k " << k;
+    }
+  }
 }
 
 TEST_P(GemmNt, ReadsRowsThatWerePackedTogetherOrInParts) {

@@ -67,6 +67,16 @@ struct GemmArgs {
 };
 SIDA_API void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept;
 
+/// Whether gemm_nt_relu_pack runs.
+SIDA_API bool packs_relu(PackedRows const& packing) noexcept;
+/// The hidden layer of a ReLU network, for the product that follows: gemm_nt into y, each y below 0 replaced by 0, and
+/// columns [first, first + n) of rows of `packing` packed from it, without y. The same bytes, in less time: AMX's sums
+/// are laid out as packed rows are. After the last of packing.k columns come zeros.
+/// args: as for gemm_nt, with `packed` given; y is neither read nor written. Precondition: packs_relu(packing); `first`
+/// is a multiple of PackedRows::kColumns, and so is first + n, or it is packing.k.
+SIDA_API void gemm_nt_relu_pack(GemmArgs const& args, PackedRows const& packing, std::int64_t first,
+                                std::byte* packed) noexcept;
+
 /// y = x B for matrices of a few rows or columns, as attention's: y[i, j] = sum over c of x[i, c] * b[c, j].
 /// x: [m, k], b: [k, n], y: [m, n], all float; strides in elements. Each y[i, j] is summed in ascending order of c, so
 /// that splitting rows or columns in any way gives identical bytes. With k = 0 every output is 0.
