@@ -63,7 +63,7 @@ struct LinearBlocking {
 
 // A block's weights and its rows of x mostly fit a core's own cache. The larger is the better, if all threads have
 // work.
-inline constexpr LinearBlocking kLargeBlocks = {128, 128};
+inline constexpr LinearBlocking kLargeBlocks = {256, 128};
 inline constexpr LinearBlocking kSmallBlocks = {64, 64};
 static_assert(kSmallBlocks.cols % PackedRows::kColumns == 0 && kSmallBlocks.rows % PackedRows::kPanelRows == 0);
 static_assert(kLargeBlocks.cols % PackedRows::kColumns == 0 && kLargeBlocks.rows % PackedRows::kPanelRows == 0);
@@ -79,32 +79,33 @@ inline LinearBlocking choose_blocking(std::span<LinearJob const> jobs, std::size
   return linear_tasks(kLargeBlocks, jobs) >= enough ? kLargeBlocks : kSmallBlocks;
 }
 
-/// Task `task` of `job`; tasks that share columns, and so weights, are neighbours.
-inline LinearBlock run_linear_task(CpuIsa isa, LinearRows const& from, LinearJob const& job,
-                                   LinearBlocking const& blocking, std::int64_t task) noexcept {
-  Matrix<float const> const x = from.x;
-  std::int64_t const row_blocks = ceil_div(job.y.rows, blocking.rows);
-  std::int64_t const row = task % row_blocks * blocking.rows;
-  std::int64_t const col = task / row_blocks * blocking.cols;
-  std::int64_t const rows = std::min(blocking.rows, job.y.rows - row);
-  std::int64_t const cols = std::min(blocking.cols, job.y.cols - col);
-  LinearBlock const block{{job.y.data + row * job.y.stride + col, rows, cols, job.y.stride}, row, col};
+/// What task `task` of `job` computes, and how; tasks that share columns, and so weights, are neighbours.
+struct LinearTask {
+  LinearBlock block;
   GemmArgs args;
-  args.x = x.data + row * x.stride;
-  args.x_stride = x.stride;
-  args.w = job.w.row(col);
-  args.w_stride = job.w.cols;
-  args.w_dtype = job.w.dtype;
-  args.y = block.y.data;
-  args.y_stride = block.y.stride;
-  args.m = rows;
-  args.n = cols;
-  args.k = x.cols;
-  PackedRows const packing = {isa, job.w.dtype, x.cols};
-  if (from.packed != nullptr && packing.is_needed()) args.packed = from.packed + packing.bytes(row);
-  gemm_nt(isa, args);
-  return block;
-}
+
+  LinearTask(CpuIsa isa, LinearRows const& from, LinearJob const& job, LinearBlocking const& blocking,
+             std::int64_t task) noexcept {
+    std::int64_t const row_blocks = ceil_div(job.y.rows, blocking.rows);
+    std::int64_t const row = task % row_blocks * blocking.rows;
+    std::int64_t const col = task / row_blocks * blocking.cols;
+    std::int64_t const rows = std::min(blocking.rows, job.y.rows - row);
+    std::int64_t const cols = std::min(blocking.cols, job.y.cols - col);
+    block = {{job.y.data + row * job.y.stride + col, rows, cols, job.y.stride}, row, col};
+    args.x = from.x.data + row * from.x.stride;
+    args.x_stride = from.x.stride;
+    args.w = job.w.row(col);
+    args.w_stride = job.w.cols;
+    args.w_dtype = job.w.dtype;
+    args.y = block.y.data;
+    args.y_stride = block.y.stride;
+    args.m = rows;
+    args.n = cols;
+    args.k = from.x.cols;
+    PackedRows const packing = {isa, job.w.dtype, from.x.cols};
+    if (from.packed != nullptr && packing.is_needed()) args.packed = from.packed + packing.bytes(row);
+  }
+};
 
 /// Packs rows for weights of type `dtype` where `isa` wants that. room: PackedRows::bytes of them.
 inline LinearRows pack_rows(ThreadPool& pool, CpuIsa isa, Dtype dtype, Matrix<float const> x, std::byte* room) {
@@ -119,25 +120,40 @@ inline LinearRows pack_rows(ThreadPool& pool, CpuIsa isa, Dtype dtype, Matrix<fl
   return {x, room};
 }
 
-/// Runs all jobs over the same rows; `after(block)` is called on each block once it is there, by its task.
-template <class After>
-void run_linear(ThreadPool& pool, CpuIsa isa, LinearRows const& x, std::span<LinearJob const> jobs, After after) {
+/// Calls `run(LinearTask)` for each task of all jobs over the same rows.
+template <class Run>
+void for_linear_tasks(ThreadPool& pool, CpuIsa isa, LinearRows const& x, std::span<LinearJob const> jobs,
+                      Run const& run) {
   LinearBlocking const blocking = choose_blocking(jobs, pool.concurrency());
   auto const task = [&](std::size_t number) {
     auto rest = static_cast<std::int64_t>(number);
     for (auto const& job : jobs) {
-      if (rest < blocking.tasks(job)) {
-        after(run_linear_task(isa, x, job, blocking, rest));
-        return;
-      }
+      if (rest < blocking.tasks(job)) return run(LinearTask(isa, x, job, blocking, rest));
       rest -= blocking.tasks(job);
     }
   };
   pool.run(static_cast<std::size_t>(linear_tasks(blocking, jobs)), task);
 }
 
+/// Runs all jobs over the same rows; `after(block)` is called on each block once it is there, by its task.
+template <class After>
+void run_linear(ThreadPool& pool, CpuIsa isa, LinearRows const& x, std::span<LinearJob const> jobs, After after) {
+  for_linear_tasks(pool, isa, x, jobs, [&](LinearTask const& task) {
+    gemm_nt(isa, task.args);
+    after(task.block);
+  });
+}
+
 inline void run_linear(ThreadPool& pool, CpuIsa isa, LinearRows const& x, std::span<LinearJob const> jobs) {
   run_linear(pool, isa, x, jobs, [](LinearBlock const&) {});
+}
+
+/// relu of the job's y, packed for the next job, without y. Precondition: packs_relu(packing), and x is packed.
+inline void run_linear_relu_pack(ThreadPool& pool, LinearRows const& x, LinearJob const& job, PackedRows const& packing,
+                                 std::byte* packed) {
+  for_linear_tasks(pool, packing.isa, x, {&job, 1}, [&](LinearTask const& task) {
+    gemm_nt_relu_pack(task.args, packing, task.block.first_col, packed + packing.bytes(task.block.first_row));
+  });
 }
 
 /// block += bias[out]

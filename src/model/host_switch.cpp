@@ -123,13 +123,18 @@ Status HostSwitch::run_attention(SwitchBatch& batch, ThreadPool& pool, SwitchBlo
 
 /// residual += wo(act(wi(normed)))
 void HostSwitch::run_dense_ffn(HostSwitchBuffers& at, ThreadPool& pool, SwitchBlockWeights const& block) const {
-  LinearJob const up[] = {{block.wi, at.inner}};
+  LinearJob const up = {block.wi, at.inner};
+  LinearRows const x = pack(pool, at.normed, block.wi, at.packed);
   PackedRows const packing = {options_.isa, block.wo.dtype, at.inner.cols};
-  run_linear(pool, options_.isa, pack(pool, at.normed, block.wi, at.packed), up, [&](LinearBlock const& y) {
-    activate(config_.activation, y);
-    if (!packing.is_needed()) return;
-    packing.pack(y.y.data, y.y.stride, y.y.rows, y.first_col, y.y.cols, at.packed_inner + packing.bytes(y.first_row));
-  });
+  if (config_.activation == FfnKind::relu && x.packed != nullptr && packs_relu(packing)) {
+    run_linear_relu_pack(pool, x, up, packing, at.packed_inner);
+  } else {
+    run_linear(pool, options_.isa, x, {&up, 1}, [&](LinearBlock const& y) {
+      activate(config_.activation, y);
+      if (!packing.is_needed()) return;
+      packing.pack(y.y.data, y.y.stride, y.y.rows, y.first_col, y.y.cols, at.packed_inner + packing.bytes(y.first_row));
+    });
+  }
   LinearJob const down[] = {{block.wo, at.normed}};
   LinearRows const inner(at.inner, packing.is_needed() ? at.packed_inner : nullptr);
   run_linear(pool, options_.isa, inner, down, [&](LinearBlock const& y) { add_to(at.residual, y); });

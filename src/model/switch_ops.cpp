@@ -19,6 +19,21 @@ void for_row_chunks(ThreadPool& pool, std::int64_t rows, F const& row_range) {
   pool.run(static_cast<std::size_t>(ceil_div(rows, kRowsPerTask)), task);
 }
 
+/// Several sums side by side: one alone waits for each of its additions.
+double sum_squares(std::span<float const> values) noexcept {
+  constexpr std::size_t kSums = 8;
+  double sums[kSums] = {};
+  std::size_t i = 0;
+  for (; i + kSums <= values.size(); i += kSums) {
+    for (std::size_t s = 0; s < kSums; ++s) {
+      auto const value = static_cast<double>(values[i + s]);
+      sums[s] += value * value;
+    }
+  }
+  for (; i < values.size(); ++i) sums[0] += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
 float gelu(float x) noexcept {
   constexpr float kSqrtHalf = 0.70710678118654752440F;
   return 0.5F * x * (1.0F + std::erf(x * kSqrtHalf));
@@ -51,9 +66,7 @@ void rms_norm(ThreadPool& pool, Matrix<float const> x, float const* weight, floa
     for (std::int64_t r = first; r < last; ++r) {
       auto const from = x.row(r);
       auto const to = y.row(r);
-      double squares = 0;
-      for (float const value : from) squares += static_cast<double>(value) * static_cast<double>(value);
-      auto const variance = static_cast<float>(squares / static_cast<double>(from.size()));
+      auto const variance = static_cast<float>(sum_squares(from) / static_cast<double>(from.size()));
       float const scale = 1.0F / std::sqrt(variance + epsilon);
       for (std::size_t c = 0; c < from.size(); ++c) to[c] = weight[c] * (from[c] * scale);
     }

@@ -22,6 +22,7 @@ using dense::LinearJob;
 using dense::LinearRows;
 using dense::pack_rows;
 using dense::run_linear;
+using dense::run_linear_relu_pack;
 using dense::widen_row;
 
 /// What follows a linear layer: applied to one block.
