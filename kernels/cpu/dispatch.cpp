@@ -4,6 +4,7 @@
 #include "kernels/cpu/gemm_nn.hpp"
 #include "kernels/cpu/gemm_nt.hpp"
 #include "kernels/cpu/lstm_cell.hpp"
+#include "kernels/cpu/softmax.hpp"
 #include "sida/kernels/cpu.hpp"
 
 #ifdef SIDA_HAVE_AVX2
@@ -185,6 +186,15 @@ void gemm_nn(CpuIsa isa, GemmNnArgs const& args) noexcept {
 #endif
   static_cast<void>(isa);
   kernels::gemm_nn_portable(plain);
+}
+
+void softmax(CpuIsa isa, SoftmaxArgs const& args) noexcept {
+  kernels::Softmax const plain = {args.bias, args.row, args.count};
+#ifdef SIDA_HAVE_AVX2
+  if (isa >= CpuIsa::avx2) return kernels::softmax_avx2(plain);
+#endif
+  static_cast<void>(isa);
+  kernels::softmax_portable(plain);
 }
 
 void lstm_cell(CpuIsa isa, LstmCellArgs const& args) noexcept {

@@ -1,5 +1,4 @@
 #include <atomic>
-#include <cmath>
 
 #include "model/switch_ops.hpp"
 
@@ -36,27 +35,6 @@ float const* spread_bias(AttentionArgs const& args, std::int64_t tokens, std::in
   return middle;
 }
 
-/// scores[i, j] += bias[j - query], then softmax over j, in place. scores: [queries, keys], of queries from
-/// `first_query` on; bias: that of distance 0.
-void bias_and_softmax(float const* bias, std::int64_t first_query, Matrix<float> scores) noexcept {
-  for (std::int64_t i = 0; i < scores.rows; ++i) {
-    auto const row = scores.row(i);
-    std::int64_t const query = first_query + i;
-    float highest = -INFINITY;
-    for (std::int64_t j = 0; j < scores.cols; ++j) {
-      float& score = row[static_cast<std::size_t>(j)];
-      score += bias[j - query];
-      highest = std::max(highest, score);
-    }
-    float sum = 0;
-    for (float& score : row) {
-      score = std::exp(score - highest);
-      sum += score;
-    }
-    for (float& score : row) score /= sum;
-  }
-}
-
 /// One head of one sequence, whose tokens start at `first`.
 void attend(AttentionArgs const& args, std::int64_t first, std::int64_t tokens, std::int64_t head,
             Lane const& lane) noexcept {
@@ -78,7 +56,9 @@ void attend(AttentionArgs const& args, std::int64_t first, std::int64_t tokens, 
                        .m = queries,
                        .n = tokens,
                        .k = args.d_kv});
-    bias_and_softmax(bias, query, scores);
+    for (std::int64_t i = 0; i < queries; ++i) {
+      softmax(args.isa, {.bias = bias - (query + i), .row = scores.row(i).data(), .count = tokens});
+    }
     gemm_nn(args.isa, {.x = scores.data,
                        .x_stride = scores.stride,
                        .b = args.v.data + first * args.v.stride + column,

@@ -92,6 +92,16 @@ struct GemmNnArgs {
 };
 SIDA_API void gemm_nn(CpuIsa isa, GemmNnArgs const& args) noexcept;
 
+/// Softmax of one row of scores, in place, a bias added to each score first. To about 1e-6, relative, times how far a
+/// score is below the highest, where that is more than 1. A NaN makes the whole row NaN, and so does +inf. `bias` and
+/// `row` don't overlap. Reentrant, on the calling thread.
+struct SoftmaxArgs {
+  float const* bias = nullptr;  ///< [count]
+  float* row = nullptr;         ///< [count]
+  std::int64_t count = 0;
+};
+SIDA_API void softmax(CpuIsa isa, SoftmaxArgs const& args) noexcept;
+
 /// One step of one sequence through an LSTM layer, PyTorch's gates in PyTorch's order (input, forget, update, output),
 /// each the sum of what comes from the input and from the state before, biases included. `cell` and `state` are
 /// replaced. To about 1e-6, absolute where a value is below 1; NaN stays NaN. Nothing overlaps. Reentrant, on the
