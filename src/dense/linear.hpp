@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <span>
 
 #include "sida/core/dtype.hpp"
@@ -61,12 +62,12 @@ struct LinearBlocking {
   }
 };
 
-// A block's weights and its rows of x mostly fit a core's own cache. The larger is the better, if all threads have
+// The more rows share a block's weights, and the more columns its rows of x, the faster it is, if all threads have
 // work.
-inline constexpr LinearBlocking kLargeBlocks = {256, 128};
-inline constexpr LinearBlocking kSmallBlocks = {64, 64};
-static_assert(kSmallBlocks.cols % PackedRows::kColumns == 0 && kSmallBlocks.rows % PackedRows::kPanelRows == 0);
-static_assert(kLargeBlocks.cols % PackedRows::kColumns == 0 && kLargeBlocks.rows % PackedRows::kPanelRows == 0);
+inline constexpr LinearBlocking kBlockings[] = {{256, 128}, {256, 64}, {128, 64}, {64, 64}};
+static_assert(std::ranges::all_of(kBlockings, [](LinearBlocking const& blocks) {
+  return blocks.rows % PackedRows::kPanelRows == 0 && blocks.cols % PackedRows::kColumns == 0;
+}));
 
 inline std::int64_t linear_tasks(LinearBlocking const& blocking, std::span<LinearJob const> jobs) noexcept {
   std::int64_t total = 0;
@@ -74,9 +75,13 @@ inline std::int64_t linear_tasks(LinearBlocking const& blocking, std::span<Linea
   return total;
 }
 
+/// The largest that leaves each thread some tasks, or the smallest.
 inline LinearBlocking choose_blocking(std::span<LinearJob const> jobs, std::size_t threads) noexcept {
   auto const enough = 4 * static_cast<std::int64_t>(threads);
-  return linear_tasks(kLargeBlocks, jobs) >= enough ? kLargeBlocks : kSmallBlocks;
+  for (LinearBlocking const& blocks : kBlockings) {
+    if (linear_tasks(blocks, jobs) >= enough) return blocks;
+  }
+  return std::end(kBlockings)[-1];
 }
 
 /// What task `task` of `job` computes, and how; tasks that share columns, and so weights, are neighbours.
