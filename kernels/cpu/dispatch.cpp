@@ -144,8 +144,9 @@ std::size_t PackedRows::bytes(std::int64_t m) const noexcept {
   return static_cast<std::size_t>(panels * kPanelRows * packed_depth(k)) * sizeof(bf16);
 }
 
-void PackedRows::pack(float const* x, std::int64_t x_stride, std::int64_t m, std::int64_t first, std::int64_t count,
-                      std::byte* packed) const noexcept {
+void PackedRows::pack([[maybe_unused]] float const* x, [[maybe_unused]] std::int64_t x_stride,
+                      [[maybe_unused]] std::int64_t m, [[maybe_unused]] std::int64_t first,
+                      [[maybe_unused]] std::int64_t count, [[maybe_unused]] std::byte* packed) const noexcept {
 #ifdef SIDA_HAVE_AVX2
   kernels::PackRows const args = {x, x_stride, reinterpret_cast<std::uint16_t*>(packed), m, k, first, count};
   if (isa == CpuIsa::amx_bf16) return kernels::pack_rows_amx_bf16(args);
@@ -154,7 +155,7 @@ void PackedRows::pack(float const* x, std::int64_t x_stride, std::int64_t m, std
 }
 
 void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept {
-  kernels::GemmNt plain = plain_args(isa, args);
+  kernels::GemmNt const plain = plain_args(isa, args);
 #ifdef SIDA_HAVE_AVX2
   if (args.packed != nullptr) {
     return isa == CpuIsa::amx_bf16 ? kernels::gemm_nt_amx_bf16(plain) : kernels::gemm_nt_avx512_bf16(plain);
@@ -167,8 +168,8 @@ void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept {
 
 bool packs_relu(PackedRows const& packing) noexcept { return packing.isa == CpuIsa::amx_bf16 && packing.is_needed(); }
 
-void gemm_nt_relu_pack(GemmArgs const& args, PackedRows const& packing, std::int64_t first,
-                       std::byte* packed) noexcept {
+void gemm_nt_relu_pack([[maybe_unused]] GemmArgs const& args, [[maybe_unused]] PackedRows const& packing,
+                       [[maybe_unused]] std::int64_t first, [[maybe_unused]] std::byte* packed) noexcept {
 #ifdef SIDA_HAVE_AVX2
   kernels::GemmNt plain = plain_args(packing.isa, args);
   plain.packed_relu_panel = packed_depth(packing.k) * PackedRows::kPanelRows;

@@ -36,7 +36,7 @@ void gemm_nt_avx512(GemmNt const& args) noexcept;
 
 // Products of bf16 with bf16: W is bf16, and x packed by `pack_rows_*`, x_stride elements from row to row (of avx512)
 // or from 16 rows to the next 16 (of AMX). The order of a sum: of avx512 as above, each of 16 lanes taking two elements
-// at a time; of AMX the processor's own, pair after pair over all of k.
+// at a time; of AMX the processor's own within kPackedDepth elements of k, and one such step after the other.
 void gemm_nt_avx512_bf16(GemmNt const& args) noexcept;
 void gemm_nt_amx_bf16(GemmNt const& args) noexcept;
 

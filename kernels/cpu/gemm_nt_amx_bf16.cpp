@@ -24,7 +24,8 @@ struct TileConfig {
   uint8_t rows[16] = {};
 };
 
-/// GCC's intrinsics don't say that they read memory: what was written for them must not stay in registers.
+/// GCC's intrinsics don't say that they read memory: what was written for them must not stay in registers, nor be
+/// written again before they have read it.
 inline void write_back(void const* what) { asm volatile("" ::"r"(what) : "memory"); }
 
 void configure_tiles() {
@@ -86,18 +87,19 @@ void store_sums(float const (*sums)[kTileRows], float* y, int64_t y_stride, int6
 
 /// relu(sums) of rows [first, first + cols) of W, packed as rows of the next product: pairs lie side by side already.
 /// Zeros from there to the end of a step.
-void pack_relu(float const (*sums)[kTileRows], int64_t first, int64_t cols, uint16_t* panel) {
+void pack_relu(float const (*sums)[kTileRows], int64_t rows, int64_t first, int64_t cols, uint16_t* panel) {
   alignas(64) static constexpr uint16_t kInterleaved[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                             21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                             11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   __m512i const interleaved = _mm512_load_si512(kInterleaved);
   __m512 const zero = _mm512_setzero_ps();
+  auto const present = static_cast<__mmask16>(0xffffU >> (kTileRows - rows));  // others may be 0 times infinity
   int64_t const end = (first + cols + kPackedDepth - 1) / kPackedDepth * kPackedDepth - first;
   uint16_t* to = panel + first * kTileRows;
   for (int64_t c = 0; c < end; c += 2, to += kPackedDepth) {
     // The second operand is what remains of a NaN.
-    __m512 const even = c < cols ? _mm512_max_ps(zero, _mm512_load_ps(sums[c])) : zero;
-    __m512 const odd = c + 1 < cols ? _mm512_max_ps(zero, _mm512_load_ps(sums[c + 1])) : zero;
+    __m512 const even = c < cols ? _mm512_maskz_max_ps(present, zero, _mm512_load_ps(sums[c])) : zero;
+    __m512 const odd = c + 1 < cols ? _mm512_maskz_max_ps(present, zero, _mm512_load_ps(sums[c + 1])) : zero;
     auto const both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
     _mm512_storeu_si512(to, _mm512_permutexvar_epi16(interleaved, both));
   }
@@ -192,22 +194,30 @@ void multiply(Block const& b) {
       EdgeTile const w1(second + c, b.w_stride, b.n - kTileRows, depth);
       write_back(&w1);
       step<kW, kX>(w0.elements[0], w1.elements[0], 64, x, b.panel);
+      write_back(&w1);
     } else {
       step<kW, kX>(w0.elements[0], nullptr, 64, x, b.panel);
     }
+    write_back(&w0);
   }
   end_sums<kW, kX>(b);
 }
 
-void multiply(Block const& b, int64_t m) {
+void multiply_block(Block const& b, int64_t m) {
   bool const two_w = b.n > kTileRows, two_x = m > kTileRows;
   if (two_w) return two_x ? multiply<2, 2>(b) : multiply<2, 1>(b);
   return two_x ? multiply<1, 2>(b) : multiply<1, 1>(b);
 }
 
+constexpr int64_t kFewRows = 64;  // of x
+constexpr int64_t kMostSpread = 4;
+constexpr int64_t kDepth = 256;
+static_assert(kDepth % kPackedDepth == 0);  // else a sum's order would depend on where k is cut
+static_assert(kMostSpread * kBlockRows * (kFewRows / kTileRows) <= kSums);
+
 /// How a product is cut up.
 struct Cut {
-  int64_t rows = 64;  // of x, whose sums are kept at a time
+  int64_t rows = kFewRows;  // of x, whose sums are kept at a time
   int64_t w_rows = kBlockRows;
   int64_t spread = 1;  // a tile takes each so-many-th row of W
   int64_t depth;       // of k, in one go
@@ -215,25 +225,21 @@ struct Cut {
 
   explicit Cut(GemmNt const& a) : depth(a.k) {
     constexpr int64_t kPageElements = 2048;
-    if (a.m <= rows || a.k == 0) {
+    if (a.m <= kFewRows || a.k == 0) {
       // W comes from memory, which is fastest when it is read in many places at once, each in another page.
       if (a.m <= kTileRows) w_rows = kTileRows;
-      if (a.w_stride < kPageElements) spread = 4;
+      if (a.w_stride < kPageElements) spread = kMostSpread;
       return;
     }
     // Rows of x stay in L2 for all of W, of which what is next is fetched meanwhile.
     fetches = true;
-    constexpr int64_t kInL2 = 512 * 1024;
-    int64_t const most = clamp(kInL2 / a.k / kBlockRows * kBlockRows, 64, kSums / kBlockRows * kTileRows);
+    constexpr int64_t kInL2 = 512 * 1024, kMost = kSums / kBlockRows * kTileRows;
+    int64_t most = kInL2 / a.k / kBlockRows * kBlockRows;
+    most = most < kFewRows ? kFewRows : most > kMost ? kMost : most;
     int64_t const parts = (a.m + most - 1) / most;
     rows = ((a.m + parts - 1) / parts + kBlockRows - 1) / kBlockRows * kBlockRows;
-    // A block of W stays in L1 for all rows of x: unless they are so far apart that they are in each other's way.
-    if (a.w_stride % 1024 != 0) depth = 256;
-  }
-
- private:
-  static int64_t clamp(int64_t value, int64_t least, int64_t most) {
-    return value < least ? least : value > most ? most : value;
+    // A block of W stays in L1 for all rows of x: unless its rows are so far apart that they are in each other's way.
+    if (a.w_stride % 1024 != 0) depth = kDepth;
   }
 };
 
@@ -250,12 +256,12 @@ struct Columns {
 void store_group(GemmNt const& a, Rows const& rows, Columns const& cols, float const (*sums)[kTileRows],
                  int64_t panel_sums) {
   for (int64_t r = 0; r < rows.count; r += kTileRows, sums += panel_sums) {
+    int64_t const count = rows.count - r < kTileRows ? rows.count - r : kTileRows;
     if (a.packed_relu != nullptr) {
       int64_t const panel = (rows.first + r) / kPanelRows * a.packed_relu_panel;
-      pack_relu(sums, cols.first, cols.count, a.packed_relu + panel);
+      pack_relu(sums, count, cols.first, cols.count, a.packed_relu + panel);
       continue;
     }
-    int64_t const count = rows.count - r < kTileRows ? rows.count - r : kTileRows;
     float* const y = a.y + (rows.first + r) * a.y_stride + cols.first;
     for (int64_t c = 0; c < cols.count; c += kTileRows) {
       int64_t const width = cols.count - c < kTileRows ? cols.count - c : kTileRows;
@@ -265,7 +271,7 @@ void store_group(GemmNt const& a, Rows const& rows, Columns const& cols, float c
 }
 
 /// All of k for some rows of x and of W.
-void group(GemmNt const& a, Rows const& rows, Columns const& cols, Cut const& cut) {
+void multiply_group(GemmNt const& a, Rows const& rows, Columns const& cols, Cut const& cut) {
   alignas(64) float sums[kSums][kTileRows];
   int64_t const panel_sums = cols.spread * cut.w_rows;
   auto const* const w = static_cast<uint16_t const*>(a.w) + cols.first * a.w_stride;
@@ -290,10 +296,10 @@ void group(GemmNt const& a, Rows const& rows, Columns const& cols, Cut const& cu
         b.x = x + row / kPanelRows * a.x_stride + c * kTileRows;
         b.sums = sums[row / kTileRows * panel_sums + s];
         // Each part fetches its share, so that memory has work all the time.
-        bool const fetches = cut.fetches && cols.has_next && part < cut.w_rows;
+        bool const fetches = cut.fetches && cols.has_next;
         b.ahead = fetches ? b.w + (cut.w_rows + part) * a.w_stride : b.w;
         b.ahead_rows = fetches ? (cut.w_rows - part + parts - 1) / parts : 0;
-        multiply(b, rows.count - row);
+        multiply_block(b, rows.count - row);
       }
     }
     c += cut.depth;
@@ -325,11 +331,13 @@ void gemm_nt_amx_bf16(GemmNt const& a) noexcept {
   Cut const cut(a);
   for (int64_t i = 0; i < a.m; i += cut.rows) {
     Rows const rows = {i, a.m - i < cut.rows ? a.m - i : cut.rows};
-    int64_t j = 0;
-    for (int64_t const whole = cut.spread * cut.w_rows; a.n - j >= whole; j += whole) {
-      group(a, rows, {j, whole, cut.spread, a.n - j >= 2 * whole}, cut);
+    int64_t spread = cut.spread;
+    for (int64_t j = 0; j < a.n; j += spread * cut.w_rows) {
+      int64_t const left = a.n - j;
+      while (spread > 1 && left < spread * cut.w_rows) spread /= 2;
+      int64_t const whole = spread * cut.w_rows;
+      multiply_group(a, rows, {j, left < whole ? left : whole, spread, left >= 2 * whole}, cut);
     }
-    for (; j < a.n; j += cut.w_rows) group(a, rows, {j, a.n - j < cut.w_rows ? a.n - j : cut.w_rows, 1, false}, cut);
   }
   _tile_release();
 }

@@ -79,9 +79,9 @@ struct Block {
 /// in turn. Memory is fastest when it is read in several places, each of them in another page.
 struct Fetch {
   int lines, rows;
+  bool into_l1;  // else into L2
 };
-constexpr Fetch kNothing = {0, 1};
-constexpr Fetch kOneRow = {1, 1};
+constexpr Fetch kNothing = {0, 1, false};
 
 /// The rows that are fetched, the first and how many bytes from one to the next.
 struct Ahead {
@@ -160,8 +160,7 @@ __attribute__((noinline)) void tile(Block<Load> const& b, Ahead const& fetched) 
   // The asm hides that pointers advance evenly: else one register goes to each row, and there are too few.
   if constexpr (kFetch.lines > 0) {
     constexpr int kTurns = kFetch.rows / kFetch.lines;
-    // A tile that is all there is for its columns has room for the next in L1.
-    constexpr auto kInto = kTurns == 1 && kFetch.rows > 1 ? _MM_HINT_T0 : _MM_HINT_T1;
+    constexpr auto kInto = kFetch.into_l1 ? _MM_HINT_T0 : _MM_HINT_T1;
     auto const* ahead = static_cast<char const*>(fetched.first);
     int64_t const ahead_stride = fetched.stride;
     for (; end - x >= kTurns * kStep; ahead += kLineBytes) {
@@ -233,15 +232,21 @@ void columns(Block<Load> b, int64_t m, Ahead ahead) {
   }
 }
 
+/// Cache lines of `rows` rows that a step consumes.
+template <class Load>
+constexpr int lines_a_step(int rows) {
+  return static_cast<int>(rows * Load::kStep * static_cast<int64_t>(sizeof(typename Load::Element)) / kLineBytes);
+}
+
 /// `columns` with as many fetches a step as it takes to have all of what is ahead.
 template <class Load>
 void fetching_columns(Block<Load> const& b, int64_t m, Ahead const& ahead) {
   constexpr int kCols = Load::kTile.cols;
-  constexpr int64_t kNeeded = kCols * Load::kStep * static_cast<int64_t>(sizeof(*b.w)) / kLineBytes;
+  constexpr int kNeeded = lines_a_step<Load>(kCols);
   int64_t const tiles = tiles_of<Load>(m);
-  if (tiles >= kNeeded) return columns<Load, kCols, Fetch{1, kCols}>(b, m, ahead);
-  if (2 * tiles >= kNeeded) return columns<Load, kCols, Fetch{2, kCols}>(b, m, ahead);
-  columns<Load, kCols, Fetch{kCols, kCols}>(b, m, ahead);
+  if (tiles >= kNeeded) return columns<Load, kCols, Fetch{1, kCols, false}>(b, m, ahead);
+  if (2 * tiles >= kNeeded) return columns<Load, kCols, Fetch{2, kCols, false}>(b, m, ahead);
+  columns<Load, kCols, Fetch{kCols, kCols, true}>(b, m, ahead);  // one tile: there is room in L1
 }
 
 /// m rows of a panel whose weights come from memory: its rows of W are read once, a few columns after the other, and
@@ -252,13 +257,14 @@ void from_memory(Block<Load> b, int64_t m, int64_t n, typename Load::Element con
   if (m == 1) {  // 8 columns at once for enough independent chains
     for (; n >= 8; n -= 8, b.w += 8 * b.w_stride, b.y += 8) {
       auto const* const after = n >= 16 ? b.w + 8 * b.w_stride : next;
-      tile<Load, 1, 8, Fetch{8, 8}>(b, {after != nullptr ? after : b.w, w_bytes});
+      tile<Load, 1, 8, Fetch{lines_a_step<Load>(8), 8, true}>(b, {after != nullptr ? after : b.w, w_bytes});
     }
   }
   constexpr int kCols = Load::kTile.cols;
   // Short rows share pages: then groups of columns fetch every second row, or every fourth, of those of the groups
   // that follow.
-  int const spread = w_bytes >= kPageBytes ? 1 : 2 * w_bytes >= kPageBytes ? 2 : 4;
+  int spread = w_bytes >= kPageBytes ? 1 : 2 * w_bytes >= kPageBytes ? 2 : 4;
+  while (spread > 1 && n < spread * kCols) spread /= 2;
   for (int group = 0; n >= kCols; n -= kCols, b.w += kCols * b.w_stride, b.y += kCols, ++group) {
     int const turn = group % spread;
     int64_t const to_next = (spread - turn) * kCols;  // columns until the groups that follow
@@ -273,6 +279,9 @@ void from_memory(Block<Load> b, int64_t m, int64_t n, typename Load::Element con
 template <class Load>
 void from_cache(Block<Load> const& b, int64_t m, int64_t n) {
   constexpr int kCols = Load::kTile.cols;
+  // A step may be half a line: then each line is asked for twice.
+  constexpr int kSteps = static_cast<int>(kLineBytes / (Load::kStep * static_cast<int64_t>(sizeof(*b.x))));
+  constexpr Fetch kOneRow = {1, kSteps, false};
   int64_t const most = tile_rows<Load>(m);
   for (int64_t i = 0; i < m; i += most) {
     int64_t const rows = m - i < most ? m - i : most;

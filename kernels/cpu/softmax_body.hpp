@@ -26,11 +26,15 @@ inline float add_bias(Softmax const& a) {
   return most;
 }
 
+/// Weights below e^-70 of the highest are 0: nothing in a sum of floats, and slow where they would be denormal.
+constexpr float kLeast = -70.0F;
+
 /// row = e^(row - highest). @return the sum.
 inline float exponentials(Softmax const& a, float highest) {
   Floats sums = {};
   for_vectors(a.count, [&](int64_t j, int64_t count) SIDA_INLINED {
-    store(exp_cut(load(a.row + j, count) - highest), a.row + j, count);
+    Floats const below = load(a.row + j, count) - highest;
+    store(below < all(kLeast) ? Floats{} : exp_cut(below), a.row + j, count);
     sums += load(a.row + j, count);
   });
   float sum = 0;

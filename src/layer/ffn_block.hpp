@@ -23,7 +23,8 @@ struct FfnBlock {
   std::byte* packed_h;        // scratch, of h
 };
 
-/// Columns [first, first + count) of h = act(x wi^T), for PackedRows' columns where h is packed.
+/// Columns [first, first + count) of h = act(x wi^T), PackedRows::kColumns at a time where h is packed; then h itself
+/// may stay unwritten.
 void ffn_hidden(FfnBlock const& block, std::int64_t first, std::int64_t count);
 /// Columns [first, first + count) of y = h wo^T.
 void ffn_output(FfnBlock const& block, std::int64_t first, std::int64_t count);

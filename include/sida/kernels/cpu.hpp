@@ -67,13 +67,13 @@ struct GemmArgs {
 };
 SIDA_API void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept;
 
-/// Whether gemm_nt_relu_pack runs.
+/// Whether there is a gemm_nt_relu_pack for such rows, where `packing.isa` is among runnable_cpu_isas().
 SIDA_API bool packs_relu(PackedRows const& packing) noexcept;
 /// The hidden layer of a ReLU network, for the product that follows: gemm_nt into y, each y below 0 replaced by 0, and
 /// columns [first, first + n) of rows of `packing` packed from it, without y. The same bytes, in less time: AMX's sums
-/// are laid out as packed rows are. After the last of packing.k columns come zeros.
-/// args: as for gemm_nt, with `packed` given; y is neither read nor written. Precondition: packs_relu(packing); `first`
-/// is a multiple of PackedRows::kColumns, and so is first + n, or it is packing.k.
+/// are laid out as packed rows are. Zeros after the last of packing.k columns and after row m, as PackedRows packs
+/// them. args: as for gemm_nt, with `packed` given; y is neither read nor written. Precondition: packs_relu(packing);
+/// `first` is a multiple of PackedRows::kColumns, and so is first + n, or it is packing.k.
 SIDA_API void gemm_nt_relu_pack(GemmArgs const& args, PackedRows const& packing, std::int64_t first,
                                 std::byte* packed) noexcept;
 
@@ -92,9 +92,10 @@ struct GemmNnArgs {
 };
 SIDA_API void gemm_nn(CpuIsa isa, GemmNnArgs const& args) noexcept;
 
-/// Softmax of one row of scores, in place, a bias added to each score first. To about 1e-6, relative, times how far a
-/// score is below the highest, where that is more than 1. A NaN makes the whole row NaN, and so does +inf. `bias` and
-/// `row` don't overlap. Reentrant, on the calling thread.
+/// Softmax of one row of scores, in place, a bias added to each score first. A score that is 70 or more below the
+/// highest gets 0; others are exact to about 1e-6, relative, times how far they are below it, where that is more
+/// than 1. A NaN makes the whole row NaN, and so does +inf, or a highest of -inf. `bias` and `row` don't overlap.
+/// Reentrant, on the calling thread.
 struct SoftmaxArgs {
   float const* bias = nullptr;  ///< [count]
   float* row = nullptr;         ///< [count]
