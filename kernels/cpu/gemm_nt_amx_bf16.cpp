@@ -233,7 +233,7 @@ struct Cut {
     }
     // Rows of x stay in L2 for all of W, of which what is next is fetched meanwhile.
     fetches = true;
-    constexpr int64_t kInL2 = 512 * 1024, kMost = kSums / kBlockRows * kTileRows;
+    constexpr int64_t kInL2 = 524288, kMost = kSums / kBlockRows * kTileRows;
     int64_t most = kInL2 / a.k / kBlockRows * kBlockRows;
     most = most < kFewRows ? kFewRows : most > kMost ? kMost : most;
     int64_t const parts = (a.m + most - 1) / most;
@@ -321,7 +321,7 @@ void pack_tile(float const* x, int64_t x_stride, int64_t rows, int64_t count, ui
     pairs[r] = reinterpret_cast<__m512>(_mm512_cvtne2ps_pbh(high, low));
   }
   transpose(pairs);
-  for (int i = 0; i < 16; ++i) _mm512_storeu_ps(to + 32 * i, pairs[i]);
+  for (int64_t i = 0; i < 16; ++i) _mm512_storeu_ps(to + kPackedDepth * i, pairs[i]);
 }
 
 }  // namespace

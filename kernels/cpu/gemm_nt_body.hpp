@@ -23,7 +23,7 @@ namespace {
 struct TileShape {
   int rows, cols;
 };
-constexpr int64_t kLineBytes = 64, kPageBytes = 4096;
+inline constexpr int64_t kLineBytes = 64, kPageBytes = 4096;
 
 /// How floats are multiplied with weights of one type: kStep elements of each at once.
 template <class V>
@@ -81,7 +81,7 @@ struct Fetch {
   int lines, rows;
   bool into_l1;  // else into L2
 };
-constexpr Fetch kNothing = {0, 1, false};
+inline constexpr Fetch kNothing = {0, 1, false};
 
 /// The rows that are fetched, the first and how many bytes from one to the next.
 struct Ahead {
@@ -263,10 +263,10 @@ void from_memory(Block<Load> b, int64_t m, int64_t n, typename Load::Element con
   constexpr int kCols = Load::kTile.cols;
   // Short rows share pages: then groups of columns fetch every second row, or every fourth, of those of the groups
   // that follow.
-  int spread = w_bytes >= kPageBytes ? 1 : 2 * w_bytes >= kPageBytes ? 2 : 4;
+  int64_t spread = w_bytes >= kPageBytes ? 1 : 2 * w_bytes >= kPageBytes ? 2 : 4;
   while (spread > 1 && n < spread * kCols) spread /= 2;
-  for (int group = 0; n >= kCols; n -= kCols, b.w += kCols * b.w_stride, b.y += kCols, ++group) {
-    int const turn = group % spread;
+  for (int64_t group = 0; n >= kCols; n -= kCols, b.w += kCols * b.w_stride, b.y += kCols, ++group) {
+    int64_t const turn = group % spread;
     int64_t const to_next = (spread - turn) * kCols;  // columns until the groups that follow
     auto const* const after = n >= to_next + spread * kCols ? b.w + to_next * b.w_stride : next;
     fetching_columns<Load>(b, m, {after != nullptr ? after + turn * b.w_stride : nullptr, spread * w_bytes});
