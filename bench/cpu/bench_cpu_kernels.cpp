@@ -196,6 +196,8 @@ Status run_bench(Options const& options) {
   if (many.concurrency() > 1) all.push_back({many});
   std::vector<Dtype> types;
   for (auto const& name : options.weights) types.push_back(name == "fp32" ? Dtype::f32 : Dtype::bf16);
+  auto const none = [&](Dtype dtype) { return arms_for(dtype, options).empty(); };
+  if (std::ranges::all_of(types, none)) return {Errc::invalid_argument, "--arms: no arm has such a name"};
   for (Dtype const dtype : types) SIDA_TRY(check_errors(dtype, all, options, report));
   for (Dtype const dtype : types) SIDA_TRY(check_rows(dtype, all, options, report));
   SIDA_TRY(measure_memory(all, options, report));

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares sida with PyTorch peers on one checkpoint: all arms take turns, in several rounds.
 
-    python bench/peers/compare.py --sida build/bin/sida --model DIR --data FILE --rounds 9 --out docs/results/NAME
-    python bench/peers/compare.py --sida build/bin/sida --model DIR --packed FILE.sida --data FILE --offload \\
+    python bench/peers/compare.py --sida build/ci/bin/sida --model DIR --data FILE --rounds 9 --out docs/results/NAME
+    python bench/peers/compare.py --sida build/ci/bin/sida --model DIR --packed FILE.sida --data FILE --offload \\
         --folder OFFLOADED --rounds 5 --out docs/results/NAME
 
 Every arm gets the same token ids and threads. Before any time counts, each arm's logits are compared with those of sida
@@ -35,14 +35,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-import peers_offload
-import peers_svg
-import peers_table
-import switch_inputs
-from peers_arms import Arm, Results, check_all, child_arm, run_all, sida_arm
-from peers_cgroup import Group
-from peers_programs import HERE, Child, Failure, Sida
-from switch_logits import TOLERANCE
+try:
+    import peers_offload
+    import peers_svg
+    import peers_table
+    import switch_inputs
+    from peers_arms import Arm, Results, check_all, child_arm, run_all, sida_arm
+    from peers_cgroup import Group
+    from peers_programs import HERE, Child, Failure, Sida
+    from switch_logits import TOLERANCE
+except ModuleNotFoundError as missing:
+    sys.exit(f"compare: needs {missing.name}: pip install -r {Path(__file__).parent}/requirements.txt")
 
 RESIDENT_ARMS = ["sida", "transformers", "compiled"]
 OFFLOAD_ARMS = ["sida-lfru", "sida-oracle", "disk"]

@@ -51,7 +51,8 @@ Mode: in "exact" mode the model's routers decide, whatever was predicted. In
 loaded, and the answers are approximate. It takes --prefetch hash (its default)
 or none, and --top-k experts per token, each weighted by its predicted softmax.
 
-All is computed in float32, whatever the type of the weights.
+Sums are in float32, whatever the type of the weights. With bf16 weights --isa
+amx_bf16 and avx512_bf16 round activations to bf16; the others round nothing.
 
 Output: --out FILE gets "index, label, score_0, ..." as TSV. --json FILE gets
 the account, one key per line; bytes of experts are slot bytes, latencies are
