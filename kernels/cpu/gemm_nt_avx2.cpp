@@ -20,13 +20,6 @@ struct Avx2 {
   }
   static __m256 multiply_add(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 
-  static float sum1(__m256 lanes) {
-    __m256 const rows[2][4] = {{lanes, lanes, lanes, lanes}, {lanes, lanes, lanes, lanes}};
-    __m128 totals[2];
-    sum4(rows, totals);
-    return _mm_cvtss_f32(totals[0]);
-  }
-
   static constexpr int kSumRows = 2;
   static void sum4(__m256 const (&rows)[kSumRows][4], __m128 (&totals)[kSumRows]) {
     __m256 column[4];  // four lanes of each row

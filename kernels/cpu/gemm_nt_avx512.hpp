@@ -23,13 +23,6 @@ struct Avx512 {
   }
   static __m512 multiply_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 
-  static float sum1(__m512 lanes) {
-    __m512 const rows[4][4] = {{lanes, lanes, lanes, lanes}};
-    __m128 totals[4];
-    sum4(rows, totals);
-    return _mm_cvtss_f32(totals[0]);
-  }
-
   // Registers meet in pairs, so that no lane of an addition is wasted.
   static constexpr int kSumRows = 4;
   static void sum4(__m512 const (&rows)[kSumRows][4], __m128 (&totals)[kSumRows]) {

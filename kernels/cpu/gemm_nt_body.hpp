@@ -18,8 +18,8 @@ namespace {
 #endif
 
 // `V` is a width: V::Floats, a register of V::kLanes floats; `zero`, `multiply_add`; `load`, `load_f16` and
-// `load_bf16`, which widen; `sum1`, the lanes of one register added up in V's one order, and `sum4`, those of four
-// registers in each of kSumRows rows at once; kTile, rows of x by rows of W in a tile.
+// `load_bf16`, which widen; `sum4`, the lanes of four registers in each of kSumRows rows added up in V's one order;
+// kTile, rows of x by rows of W in a tile.
 struct TileShape {
   int rows, cols;
 };
@@ -107,13 +107,25 @@ void store_rows(typename V::Floats const (&sums)[Rows][Cols], int row, float* y,
   }
 }
 
+/// The lanes of one register added up, in the same order.
+template <class V>
+float sum1(typename V::Floats const& lanes) {
+  typename V::Floats block[V::kSumRows][4];
+  for (auto& row : block) {
+    for (auto& sum : row) sum = lanes;
+  }
+  __m128 totals[V::kSumRows];
+  V::sum4(block, totals);
+  return _mm_cvtss_f32(totals[0]);
+}
+
 template <class V, int Rows, int Cols>
 void store(typename V::Floats const (&sums)[Rows][Cols], float* y, int64_t y_stride, bool first) {
   if constexpr (Cols % 4 == 0) {
     SIDA_UNROLLED for (int r = 0; r < Rows; r += V::kSumRows) store_rows<V, Rows, Cols>(sums, r, y, y_stride, first);
   } else {
     for (int r = 0; r < Rows; ++r, y += y_stride) {
-      for (int c = 0; c < Cols; ++c) y[c] = first ? V::sum1(sums[r][c]) : y[c] + V::sum1(sums[r][c]);
+      for (int c = 0; c < Cols; ++c) y[c] = first ? sum1<V>(sums[r][c]) : y[c] + sum1<V>(sums[r][c]);
     }
   }
 }

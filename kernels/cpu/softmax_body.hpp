@@ -6,8 +6,7 @@
 #include "kernels/cpu/float_vectors.hpp"
 #include "kernels/cpu/softmax.hpp"
 
-/// The row itself, which each file for an instruction set includes and compiles for itself. Library calls of exp were
-/// half of attention's time.
+/// The row itself, which each file for an instruction set includes and compiles for itself.
 namespace sida::kernels {
 namespace {
 

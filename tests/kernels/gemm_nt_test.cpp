@@ -264,49 +264,6 @@ TEST_P(GemmNt, ReadsNothingPastTheEndsOfItsOperands) {
   }
 }
 
-TEST_P(GemmNt, PacksAHiddenLayerAsIfItHadBeenWrittenFirst) {
-  if (!packs_relu({isa(), dtype(), 1})) GTEST_SKIP() << "only AMX packs what it computes, and only bf16";
-  struct Case {
-    std::int64_t m, n, k, gap;
-  };
-  for (auto const& [m, n, k, gap] : {Case{1, 1, 5, 3},
-                                     {3, 70, 0, 3},
-                                     {16, 160, 100, 3},
-                                     {40, 255, 768, 3},
-                                     {64, 320, 768, 3},
-                                     {20, 300, 300, 723},
-                                     {30, 200, 100, 2000},
-                                     {130, 320, 768, 255},
-                                     {300, 260, 700, 3}}) {
-    Problem problem(m, n, k, dtype(), random_, gap);
-    PackedRows const packing = {isa(), dtype(), n};
-    // Rows that are filled up with zeros stay zeros, whatever they are multiplied with.
-    bf16 const infinity = to_bf16(std::numeric_limits<float>::infinity());
-    if (k > 0) std::memcpy(problem.raw.data(), &infinity, 2);
-    if (k > 0) problem.x[0] = std::numeric_limits<float>::quiet_NaN();
-    std::vector<float> y = problem.run(isa());
-    for (float& value : y) value = value < 0.0F ? 0.0F : value;
-    Packed expected(packing.bytes(m)), packed_x(PackedRows{isa(), dtype(), k}.bytes(m));
-    packing.pack(y.data(), problem.y_stride, m, 0, n, expected.bytes());
-    PackedRows{isa(), dtype(), k}.pack(problem.x.data(), problem.x_stride, m, 0, k, packed_x.bytes());
-    for (std::int64_t const cols : {std::int64_t{32}, std::int64_t{96}, n}) {
-      GuardedEnd const fused(packing.bytes(m));
-      for (std::int64_t first = 0; first < n; first += cols) {
-        gemm_nt_relu_pack({.w = problem.raw.data() + first * problem.w_stride * 2,
-                           .w_stride = problem.w_stride,
-                           .m = m,
-                           .n = std::min(cols, n - first),
-                           .k = k,
-                           .w_dtype = dtype(),
-                           .packed = packed_x.bytes()},
-                          packing, first, fused.data());
-      }
-      EXPECT_EQ(std::memcmp(fused.data(), expected.bytes(), packing.bytes(m)), 0)
-          << "m " << m << ", n " << n << ", k " << k << ", columns " << cols;
-    }
-  }
-}
-
 TEST_P(GemmNt, ReadsRowsThatWerePackedTogetherOrInParts) {
   for (std::int64_t const k : {5, 64, 100, 768}) {
     Problem const problem(53, 37, k, dtype(), random_);
@@ -390,6 +347,73 @@ TEST_P(GemmNt, TouchesNothingWithoutRowsOrColumns) {
   args.n = 0;
   gemm_nt(isa(), args);
   EXPECT_EQ(y, kUntouched);
+}
+
+TEST(ReluPack, IsThereForAmxWithBf16Alone) {
+  for (CpuIsa const isa : runnable_cpu_isas()) {
+    for (Dtype const dtype : {Dtype::f32, Dtype::f16, Dtype::bf16}) {
+      EXPECT_EQ(packs_relu({isa, dtype, 64}), isa == CpuIsa::amx_bf16 && dtype == Dtype::bf16) << to_string(isa);
+    }
+  }
+}
+
+std::vector<CpuIsa> isas_that_pack_relu() {
+  std::vector<CpuIsa> isas;
+  for (CpuIsa const isa : runnable_cpu_isas()) {
+    if (packs_relu({isa, Dtype::bf16, 64})) isas.push_back(isa);
+  }
+  return isas;
+}
+
+class GemmNtReluPack : public testing::TestWithParam<CpuIsa> {};
+
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GemmNtReluPack);
+INSTANTIATE_TEST_SUITE_P(Kernels, GemmNtReluPack, testing::ValuesIn(isas_that_pack_relu()),
+                         [](auto const& test) { return std::string(to_string(test.param)); });
+
+TEST_P(GemmNtReluPack, PacksAHiddenLayerAsIfItHadBeenWrittenFirst) {
+  CpuIsa const isa = GetParam();
+  constexpr Dtype dtype = Dtype::bf16;
+  std::mt19937 random(7);
+  struct Case {
+    std::int64_t m, n, k, gap;
+  };
+  for (auto const& [m, n, k, gap] : {Case{1, 1, 5, 3},
+                                     {3, 70, 0, 3},
+                                     {16, 160, 100, 3},
+                                     {40, 255, 768, 3},
+                                     {64, 320, 768, 3},
+                                     {20, 300, 300, 723},
+                                     {30, 200, 100, 2000},
+                                     {130, 320, 768, 255},
+                                     {300, 260, 700, 3}}) {
+    Problem problem(m, n, k, dtype, random, gap);
+    PackedRows const packing = {isa, dtype, n};
+    // Rows that are filled up with zeros stay zeros, whatever they are multiplied with.
+    bf16 const infinity = to_bf16(std::numeric_limits<float>::infinity());
+    if (k > 0) std::memcpy(problem.raw.data(), &infinity, 2);
+    if (k > 0) problem.x[0] = std::numeric_limits<float>::quiet_NaN();
+    std::vector<float> y = problem.run(isa);
+    for (float& value : y) value = value < 0.0F ? 0.0F : value;
+    Packed expected(packing.bytes(m)), packed_x(PackedRows{isa, dtype, k}.bytes(m));
+    packing.pack(y.data(), problem.y_stride, m, 0, n, expected.bytes());
+    PackedRows{isa, dtype, k}.pack(problem.x.data(), problem.x_stride, m, 0, k, packed_x.bytes());
+    for (std::int64_t const cols : {std::int64_t{32}, std::int64_t{96}, n}) {
+      GuardedEnd const fused(packing.bytes(m));
+      for (std::int64_t first = 0; first < n; first += cols) {
+        gemm_nt_relu_pack({.w = problem.raw.data() + first * problem.w_stride * 2,
+                           .w_stride = problem.w_stride,
+                           .m = m,
+                           .n = std::min(cols, n - first),
+                           .k = k,
+                           .w_dtype = dtype,
+                           .packed = packed_x.bytes()},
+                          packing, first, fused.data());
+      }
+      EXPECT_EQ(std::memcmp(fused.data(), expected.bytes(), packing.bytes(m)), 0)
+          << "m " << m << ", n " << n << ", k " << k << ", columns " << cols;
+    }
+  }
 }
 
 TEST(CpuIsa, NamesReadBack) {
