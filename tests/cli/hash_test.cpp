@@ -51,7 +51,13 @@ TEST_F(HashClassify, AsAHintChangesNoByteAndIsJudged) {
   EXPECT_GT(hinted["prefetch_used"], 0);
   EXPECT_GT(hinted["mispredicted_loads"], 0);
   EXPECT_GT(hinted["hash_s"], 0.0);
-  EXPECT_LE(hinted["expert_bytes_read"], 1.25 * hinted["min_expert_bytes_read"].get<double>());
+  // How much is loaded ahead in vain depends on how fast this machine computes; what explains the bytes does not: MIN,
+  // what was mispredicted and what was wasted (0.95 to 1.05 of it; 1.13 and more by LFRU with the same hint).
+  double const slot = hinted["slot_bytes"];
+  double const explained =
+      hinted["min_expert_bytes_read"].get<double>() +
+      slot * (hinted["mispredicted_loads"].get<double>() + hinted["prefetch_wasted"].get<double>());
+  EXPECT_LE(hinted["expert_bytes_read"], 1.1 * explained);
 }
 
 TEST_F(HashClassify, InPredictedModeStandsInForTheRouters) {
