@@ -24,15 +24,18 @@ import sys
 import time
 from pathlib import Path
 
-import accelerate
-import torch
-from accelerate import disk_offload
-from accelerate.utils import offload_state_dict
-from torch import nn
+try:
+    import accelerate
+    import torch
+    from accelerate import disk_offload
+    from accelerate.utils import offload_state_dict
+    from torch import nn
 
-import switch_model
-from peer_run import DTYPES, Peer, Rounds, RoutingCount, add_common_options, quiet_and_exact, say, serve
-from switch_model import InstalledExperts, RoutedMlp
+    import switch_model
+    from peer_run import DTYPES, Peer, Rounds, RoutingCount, add_common_options, quiet_and_exact, say, serve
+    from switch_model import InstalledExperts, RoutedMlp
+except ModuleNotFoundError as missing:
+    sys.exit(f"hf_offload: needs {missing.name}: pip install -r {Path(__file__).parent}/requirements.txt")
 
 ARM = "disk"
 ABOUT = "about.json"

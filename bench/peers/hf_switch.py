@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs a Switch classifier with PyTorch: what sida is measured against, in several arms and one process.
 
-    pip install torch transformers==5.24.0 safetensors numpy sentencepiece accelerate
+    pip install -r bench/peers/requirements.txt
     sida classify --model DIR --data FILE --out sida.tsv
     python bench/peers/hf_switch.py --model DIR --data FILE --compare sida.tsv --rounds 5
 
@@ -31,13 +31,16 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import nn
+try:
+    import numpy as np
+    import torch
+    from torch import nn
 
-import switch_model
-from peer_run import DTYPES, Peer, Rounds, RoutingCount, Unsupported, add_common_options, quiet_and_exact, say, serve
-from switch_model import ExpertStack, InstalledExperts, RoutedMlp
+    import switch_model
+    from peer_run import DTYPES, Peer, Rounds, RoutingCount, Unsupported, add_common_options, quiet_and_exact, say, serve
+    from switch_model import ExpertStack, InstalledExperts, RoutedMlp
+except ModuleNotFoundError as missing:
+    sys.exit(f"hf_switch: needs {missing.name}: pip install -r {Path(__file__).parent}/requirements.txt")
 
 DEFAULT_ARMS = ["standard", "transformers", "grouped", "offload"]
 ARMS = [*DEFAULT_ARMS, "compiled"]

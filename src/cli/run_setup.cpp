@@ -37,11 +37,21 @@ std::vector<std::pair<std::string, PolicyKind>> policy_words() {
   return words;
 }
 
-/// Only what this processor runs is offered.
 std::vector<std::pair<std::string, CpuIsa>> isa_words() {
   std::vector<std::pair<std::string, CpuIsa>> words;
-  for (CpuIsa const isa : runnable_cpu_isas()) words.emplace_back(sida::to_string(isa), isa);
+  for (CpuIsa const isa : {CpuIsa::portable, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::avx512_bf16, CpuIsa::amx_bf16}) {
+    words.emplace_back(sida::to_string(isa), isa);
+  }
   return words;
+}
+
+void check_isa(CpuIsa isa) {
+  if (is_runnable(isa)) return;
+  std::string runnable;
+  for (CpuIsa const other : runnable_cpu_isas())
+    runnable += (runnable.empty() ? "" : ", ") + std::string(sida::to_string(other));
+  throw CLI::ValidationError(
+      "--isa", "this processor does not run " + std::string(sida::to_string(isa)) + " code, but: " + runnable);
 }
 
 }  // namespace
@@ -75,10 +85,12 @@ void add_serve_options(CLI::App& app, ServeOptions& options) {
   add_choice(app, "--capacity", options.capacity, kCapacities,
              "What happens to tokens beyond an expert's capacity, as a version of transformers does it");
   add_choice(app, "--read-path", options.read_path, kReadPaths, "How experts are read from disk");
-  add_choice(app, "--isa", options.isa, isa_words(), "Instruction set of the CPU kernels");
+  add_choice(app, "--isa", options.isa, isa_words(),
+             "Instruction set of the CPU kernels, by default the best that this processor runs");
 }
 
 void check_serve_options(ServeOptions const& options) {
+  check_isa(options.isa);
   if (options.device == Device::cuda) return;
   if (options.device_budget) throw CLI::ValidationError("--device-budget", "this is for --device cuda");
   if (options.preloads) throw CLI::ValidationError("--preload", "this is for --device cuda");

@@ -5,6 +5,8 @@
 #include <string>
 #include <sys/mman.h>
 
+#include "sida/detail/try.hpp"
+
 namespace sida::inline v0 {
 namespace {
 
@@ -41,7 +43,8 @@ Result<void*> HostMemory::allocate(std::size_t bytes, std::size_t alignment) {
     data = is_large(bytes) ? map_aligned(round_to_pages(bytes))
                            : ::operator new(bytes, std::align_val_t(alignment), std::nothrow);
   }
-  if (data == nullptr) return Error(Errc::out_of_memory, "host memory: " + std::to_string(bytes) + " bytes");
+  if (data == nullptr)
+    return Error(Errc::out_of_memory, "out of host memory: " + std::to_string(bytes) + " bytes asked for");
   return data;
 }
 
@@ -53,15 +56,23 @@ void HostMemory::deallocate(void* data, std::size_t bytes, std::size_t alignment
   }
 }
 
-Result<Buffer> Buffer::allocate(MemoryResource& memory, std::size_t bytes, std::size_t alignment) {
+Result<Buffer> Buffer::allocate(MemoryResource& memory, std::size_t bytes, std::size_t alignment,
+                                std::string_view purpose) {
   auto data = memory.allocate(bytes, alignment);
-  if (!data) return std::move(data).error();
+  if (!data) return purpose.empty() ? std::move(data).error() : std::move(data).error().with_context(purpose);
   Buffer buffer;
   buffer.memory_ = &memory;
   buffer.data_ = *data;
   buffer.size_bytes_ = bytes;
   buffer.alignment_ = alignment;
   return buffer;
+}
+
+Status Buffer::reserve(MemoryResource& memory, std::size_t bytes, std::size_t alignment, std::string_view purpose) {
+  if (size_bytes_ >= bytes) return {};
+  *this = Buffer();  // first, so that old and new are never there together
+  SIDA_TRY_ASSIGN(*this, allocate(memory, bytes, alignment, purpose));
+  return {};
 }
 
 Buffer::~Buffer() {

@@ -173,7 +173,7 @@ Status PackedWriter::write_records(io_detail::AtomicFile& file) {
   HostMemory memory;
   std::size_t const stride = static_cast<std::size_t>(header_.stride());
   std::size_t const record_bytes = header_.layout.size_bytes;
-  SIDA_TRY_ASSIGN(Buffer buffer, Buffer::allocate(memory, stride, kRecordAlignment));
+  SIDA_TRY_ASSIGN(Buffer buffer, Buffer::allocate(memory, stride, kRecordAlignment, "one expert"));
   std::span<std::byte> const slot = buffer.bytes();
   std::size_t record = 0;
   for (std::size_t layer = 0; layer < index_.experts_per_layer.size(); ++layer) {

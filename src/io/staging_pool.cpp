@@ -16,7 +16,7 @@ Result<StagingPool::Chunk> StagingPool::take() {
     return index < kChunks;
   });
   if (chunks_[index].size_bytes() == 0) {
-    SIDA_TRY_ASSIGN(chunks_[index], Buffer::allocate(memory_, kChunkBytes, kRecordAlignment));
+    SIDA_TRY_ASSIGN(chunks_[index], Buffer::allocate(memory_, kChunkBytes, kRecordAlignment, "staging for reads"));
     allocated_bytes_ += kChunkBytes;
   }
   taken_[index] = true;

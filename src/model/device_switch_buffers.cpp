@@ -15,14 +15,6 @@ Narrow take_narrow(Workspace& place, std::int64_t rows, std::int64_t cols) {
   return {place.take<std::byte>(rows * cuda::row_bytes(Dtype::f32, cols)), cols};
 }
 
-/// `buffer` holds at least `bytes`.
-Status grow(Buffer& buffer, std::size_t bytes, MemoryResource& memory, std::size_t alignment) {
-  if (buffer.size_bytes() >= bytes) return {};
-  buffer = Buffer();  // first, so that old and new are never there together
-  SIDA_TRY_ASSIGN(buffer, Buffer::allocate(memory, bytes, alignment));
-  return {};
-}
-
 }  // namespace
 
 std::size_t DeviceSwitchBuffers::carve_device(SwitchConfig const& config, SwitchBatch const& batch,
@@ -71,11 +63,13 @@ Status DeviceSwitchBuffers::reserve(SwitchConfig const& config, SwitchBatch cons
                                     DeviceSwitchSizes const& sizes) {
   wait();
   if (!gemm) {
-    SIDA_TRY(grow(gemm_workspace_, cuda::Gemm::kWorkspaceBytes, resources.device, 256));
+    SIDA_TRY(gemm_workspace_.reserve(resources.device, cuda::Gemm::kWorkspaceBytes, 256, "cuBLAS's workspace"));
     gemm.emplace(resources.blas, gemm_workspace_.bytes());
   }
-  SIDA_TRY(grow(device_, carve_device(config, batch, sizes, Workspace()), resources.device, 256));
-  SIDA_TRY(grow(pinned_, carve_pinned(config, batch, sizes, Workspace()), resources.pinned, Workspace::kAlignment));
+  SIDA_TRY(
+      device_.reserve(resources.device, carve_device(config, batch, sizes, Workspace()), 256, "matrices of a batch"));
+  SIDA_TRY(pinned_.reserve(resources.pinned, carve_pinned(config, batch, sizes, Workspace()), Workspace::kAlignment,
+                           "what a batch copies to and from the device"));
   carve_device(config, batch, sizes, Workspace(device_.bytes()));
   carve_pinned(config, batch, sizes, Workspace(pinned_.bytes()));
   return {};

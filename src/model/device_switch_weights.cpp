@@ -49,10 +49,10 @@ Result<DeviceSwitchWeights> load_device_switch_weights(SwitchConfig const& confi
   loaded.at = read.view();
   std::vector<float*> routers;
   std::size_t const router_bytes = carve_routers(read, Workspace(), routers);
-  SIDA_TRY_ASSIGN(Buffer wide_routers, Buffer::allocate(host, router_bytes, Workspace::kAlignment));
+  SIDA_TRY_ASSIGN(Buffer wide_routers, Buffer::allocate(host, router_bytes, Workspace::kAlignment, "routers"));
   carve_routers(read, Workspace(wide_routers.bytes()), routers);
   std::size_t const bytes = (read.arena.size_bytes() + 255) / 256 * 256;
-  SIDA_TRY_ASSIGN(loaded.at.arena, Buffer::allocate(device, bytes + router_bytes, 256));
+  SIDA_TRY_ASSIGN(loaded.at.arena, Buffer::allocate(device, bytes + router_bytes, 256, "dense weights"));
   std::byte* const base = loaded.at.arena.bytes().data();
 
   std::byte const* const from = std::as_const(read.arena).bytes().data();
@@ -70,7 +70,7 @@ Result<DeviceSwitchWeights> load_device_switch_weights(SwitchConfig const& confi
   }
   std::size_t const embedding_bytes =
       static_cast<std::size_t>(read.embedding.rows * read.embedding.cols) * size_bytes(read.embedding.dtype);
-  SIDA_TRY_ASSIGN(loaded.embedding_bytes, Buffer::allocate(host, embedding_bytes, Workspace::kAlignment));
+  SIDA_TRY_ASSIGN(loaded.embedding_bytes, Buffer::allocate(host, embedding_bytes, Workspace::kAlignment, "embeddings"));
   std::memcpy(loaded.embedding_bytes.bytes().data(), read.embedding.data, embedding_bytes);
   loaded.embedding = read.embedding;
   loaded.embedding.data = loaded.embedding_bytes.bytes().data();

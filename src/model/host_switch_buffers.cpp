@@ -42,20 +42,14 @@ std::size_t HostSwitchBuffers::carve(SwitchConfig const& config, SwitchBatch con
 Status HostSwitchBuffers::reserve(SwitchConfig const& config, SwitchBatch const& batch, std::size_t moe_workspace_bytes,
                                   MemoryResource& memory) {
   std::size_t const bytes = carve(config, batch, moe_workspace_bytes, Workspace());
-  if (buffer_.size_bytes() < bytes) {
-    buffer_ = Buffer();  // first, so that old and new are never there together
-    SIDA_TRY_ASSIGN(buffer_, Buffer::allocate(memory, bytes, Workspace::kAlignment));
-  }
+  SIDA_TRY(buffer_.reserve(memory, bytes, Workspace::kAlignment, "matrices of a batch"));
   carve(config, batch, moe_workspace_bytes, Workspace(buffer_.bytes()));
   return {};
 }
 
 Result<float*> HostSwitchBuffers::reserve_scratch(std::int64_t floats, MemoryResource& memory) {
   std::size_t const bytes = static_cast<std::size_t>(floats) * sizeof(float);
-  if (scratch_.size_bytes() < bytes) {
-    scratch_ = Buffer();
-    SIDA_TRY_ASSIGN(scratch_, Buffer::allocate(memory, bytes, Workspace::kAlignment));
-  }
+  SIDA_TRY(scratch_.reserve(memory, bytes, Workspace::kAlignment, "scratch of attention"));
   return reinterpret_cast<float*>(scratch_.bytes().data());
 }
 

@@ -50,7 +50,8 @@ Status LstmHashPass::run(std::span<Matrix<float const> const> embeddings, std::s
       std::clamp<std::int64_t>(static_cast<std::int64_t>(pool_.concurrency()), 1, std::max<std::int64_t>(tokens, 1));
   share_out(sequences);
   carve(Workspace(), tokens);
-  SIDA_TRY_ASSIGN(buffer_, Buffer::allocate(memory, std::max<std::size_t>(used_bytes_, 1), Workspace::kAlignment));
+  SIDA_TRY_ASSIGN(buffer_, Buffer::allocate(memory, std::max<std::size_t>(used_bytes_, 1), Workspace::kAlignment,
+                                            "the hash function's pass over " + std::to_string(tokens) + " tokens"));
   carve(Workspace(buffer_.bytes()), tokens);
   if (tokens == 0) return {};
 

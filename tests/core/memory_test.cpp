@@ -114,6 +114,29 @@ TEST(Buffer, PassesARefusalOn) {
   EXPECT_EQ(memory.blocks, 0);
 }
 
+TEST(Buffer, SaysWhatTheMemoryWasFor) {
+  HostMemory memory;
+  std::size_t const too_much = std::size_t{1} << 60;
+  EXPECT_EQ(Buffer::allocate(memory, too_much, 64, "slots of 3 experts").error().message(),
+            "slots of 3 experts: out of host memory: " + std::to_string(too_much) + " bytes asked for");
+}
+
+TEST(Buffer, ReservesWhatItDoesNotHave) {
+  CountingMemory memory;
+  Buffer buffer;
+  ASSERT_TRUE(buffer.reserve(memory, 1000, 64, "a test"));
+  std::byte const* const data = buffer.bytes().data();
+  ASSERT_TRUE(buffer.reserve(memory, 500, 64, "a test"));
+  EXPECT_EQ(buffer.bytes().data(), data) << "it holds as many";
+  ASSERT_TRUE(buffer.reserve(memory, 2000, 64, "a test"));
+  EXPECT_EQ(buffer.size_bytes(), 2000U);
+  EXPECT_EQ(memory.bytes_out, 2000U) << "the first went back";
+  memory.refuses = true;
+  EXPECT_EQ(buffer.reserve(memory, 4000, 64, "a test").code(), Errc::out_of_memory);
+  EXPECT_EQ(buffer.size_bytes(), 0U);
+  EXPECT_EQ(memory.blocks, 0);
+}
+
 TEST(Buffer, IsEmptyByDefault) {
   Buffer buffer;
   EXPECT_EQ(buffer.size_bytes(), 0U);

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "sida/core/api.hpp"
@@ -35,7 +36,12 @@ class SIDA_API HostMemory final : public MemoryResource {
 class SIDA_API Buffer {
  public:
   Buffer() noexcept = default;
-  static Result<Buffer> allocate(MemoryResource& memory, std::size_t bytes, std::size_t alignment = 64);
+  /// `purpose`, such as "slots of experts", begins the message of a failure.
+  static Result<Buffer> allocate(MemoryResource& memory, std::size_t bytes, std::size_t alignment = 64,
+                                 std::string_view purpose = {});
+  /// Afterwards this has at least `bytes` bytes, and what was in it is lost if it had fewer. After a failure it has
+  /// none.
+  Status reserve(MemoryResource& memory, std::size_t bytes, std::size_t alignment, std::string_view purpose);
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
     Buffer(std::move(other)).swap(*this);
