@@ -22,6 +22,13 @@ inline constexpr int64_t kWidth = kVectorBytes / sizeof(float);
 
 inline Floats all(float x) { return x - Floats{}; }
 
+/// 0, 1, 2, …
+inline Floats lanes() {
+  Floats x = {};
+  for (int64_t lane = 0; lane < kWidth; ++lane) x[lane] = static_cast<float>(lane);
+  return x;
+}
+
 /// e^x to about 2 ulp, for x cut to [-87, 87], where neither end leaves the normal numbers. NaN stays NaN. After
 /// Cephes' expf: x = n ln 2 + r, a polynomial for e^r, and n into the exponent.
 inline Floats exp_cut(Floats x) {

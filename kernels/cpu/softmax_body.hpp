@@ -10,16 +10,15 @@
 namespace sida::kernels {
 namespace {
 
-/// row += bias. @return the highest, or -inf where none is above it.
+/// row += bias, and -inf after it. @return the highest, or -inf where none is above it.
 inline float add_bias(Softmax const& a) {
   Floats highest = all(-__builtin_inff());
-  for_vectors(a.count, [&](int64_t j, int64_t count) SIDA_INLINED {
-    Floats const biased = load(a.row + j, count) + load(a.bias + j, count);
-    store(biased, a.row + j, count);
-    Floats scores = all(-__builtin_inff());
-    memcpy(&scores, &biased, static_cast<size_t>(count) * sizeof(float));
+  for (int64_t j = 0; j < a.count; j += kWidth) {
+    Floats scores = load(a.row + j, kWidth) + load(a.bias + j, kWidth);
+    if (a.count - j < kWidth) scores = lanes() < all(static_cast<float>(a.count - j)) ? scores : all(-__builtin_inff());
+    store(scores, a.row + j, kWidth);
     highest = scores > highest ? scores : highest;
-  });
+  }
   float most = highest[0];
   for (int64_t lane = 1; lane < kWidth; ++lane) most = highest[lane] > most ? highest[lane] : most;
   return most;
@@ -31,11 +30,12 @@ constexpr float kLeast = -70.0F;
 /// row = e^(row - highest). @return the sum.
 inline float exponentials(Softmax const& a, float highest) {
   Floats sums = {};
-  for_vectors(a.count, [&](int64_t j, int64_t count) SIDA_INLINED {
-    Floats const below = load(a.row + j, count) - highest;
-    store(below < all(kLeast) ? Floats{} : exp_cut(below), a.row + j, count);
-    sums += load(a.row + j, count);
-  });
+  for (int64_t j = 0; j < a.count; j += kWidth) {
+    Floats const below = load(a.row + j, kWidth) - highest;
+    Floats const weights = below < all(kLeast) ? Floats{} : exp_cut(below);
+    store(weights, a.row + j, kWidth);
+    sums += weights;
+  }
   float sum = 0;
   for (int64_t lane = 0; lane < kWidth; ++lane) sum += sums[lane];
   return sum;
@@ -43,8 +43,7 @@ inline float exponentials(Softmax const& a, float highest) {
 
 inline void softmax_body(Softmax const& a) {
   float const sum = exponentials(a, add_bias(a));
-  for_vectors(a.count,
-              [&](int64_t j, int64_t count) SIDA_INLINED { store(load(a.row + j, count) / sum, a.row + j, count); });
+  for (int64_t j = 0; j < a.count; j += kWidth) store(load(a.row + j, kWidth) / sum, a.row + j, kWidth);
 }
 
 }  // namespace

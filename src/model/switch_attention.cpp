@@ -1,6 +1,7 @@
 #include <atomic>
 
 #include "model/switch_ops.hpp"
+#include "model/transpose.hpp"
 
 namespace sida::inline v0::model_detail {
 namespace {
@@ -9,17 +10,18 @@ namespace {
 constexpr std::int64_t kQueryRows = 64;
 
 constexpr std::int64_t round_up_16(std::int64_t count) noexcept { return ceil_div(count, 16) * 16; }
+static_assert(SoftmaxArgs::kRoom == 16);
 
 /// Scratch of one lane.
 struct Lane {
-  float* scores;  // [kQueryRows, longest]
+  float* scores;  // [kQueryRows, longest, rounded up to 16]
   float* keys;    // [d_kv, longest], one head's k, transposed
-  float* bias;    // [2 * longest - 1], one head's bias by key position - query position
+  float* bias;    // [2 * longest - 1, and 16 more], one head's bias by key position - query position
 };
 
 Lane lane_at(AttentionArgs const& args, float* scratch, std::int64_t lane) noexcept {
   float* const start = scratch + lane * attention_scratch(1, args.d_kv, args.longest);
-  float* const keys = start + round_up_16(kQueryRows * args.longest);
+  float* const keys = start + kQueryRows * round_up_16(args.longest);
   return {start, keys, keys + round_up_16(args.d_kv * args.longest)};
 }
 
@@ -39,14 +41,13 @@ float const* spread_bias(AttentionArgs const& args, std::int64_t tokens, std::in
 void attend(AttentionArgs const& args, std::int64_t first, std::int64_t tokens, std::int64_t head,
             Lane const& lane) noexcept {
   std::int64_t const column = head * args.d_kv;
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    for (std::int64_t c = 0; c < args.d_kv; ++c) lane.keys[c * tokens + t] = args.k(first + t, column + c);
-  }
+  transpose({args.k.data + first * args.k.stride + column, tokens, args.d_kv, args.k.stride},
+            {lane.keys, args.d_kv, tokens});
   float const* const bias = spread_bias(args, tokens, head, lane);
   for (std::int64_t query = 0; query < tokens; query += kQueryRows) {
     if (args.stop.stop_requested()) return;
     std::int64_t const queries = std::min(kQueryRows, tokens - query);
-    Matrix<float> const scores(lane.scores, queries, tokens);
+    Matrix<float> const scores(lane.scores, queries, tokens, round_up_16(tokens));
     gemm_nn(args.isa, {.x = args.q.data + (first + query) * args.q.stride + column,
                        .x_stride = args.q.stride,
                        .b = lane.keys,
@@ -78,7 +79,7 @@ std::int64_t attention_units(AttentionArgs const& args) noexcept {
 }  // namespace
 
 std::int64_t attention_scratch(std::int64_t lanes, std::int64_t d_kv, std::int64_t longest) noexcept {
-  return lanes * (round_up_16(kQueryRows * longest) + round_up_16(d_kv * longest) + round_up_16(2 * longest));
+  return lanes * (kQueryRows * round_up_16(longest) + round_up_16(d_kv * longest) + round_up_16(2 * longest) + 16);
 }
 
 std::int64_t attention_lanes(ThreadPool& pool, AttentionArgs const& args) noexcept {

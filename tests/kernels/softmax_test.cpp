@@ -18,13 +18,16 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 
 class SoftmaxTest : public testing::TestWithParam<CpuIsa> {
  protected:
-  /// `scores` and one value after them, which stays as it is.
-  std::vector<float> run(std::vector<float> scores, std::vector<float> const& bias) const {
-    auto const count = static_cast<std::int64_t>(scores.size());
+  /// Of `scores` with whatever after them, up to their room; what is after that stays as it is.
+  std::vector<float> run(std::vector<float> scores, std::vector<float> bias, float after = kNan) const {
+    std::size_t const count = scores.size();
+    std::size_t const room = (count + SoftmaxArgs::kRoom - 1) / SoftmaxArgs::kRoom * SoftmaxArgs::kRoom;
+    scores.resize(room, after);
+    bias.resize(room, after);
     scores.push_back(-7.0F);
-    softmax(GetParam(), {.bias = bias.data(), .row = scores.data(), .count = count});
-    EXPECT_EQ(scores.back(), -7.0F) << "wrote past the row";
-    scores.pop_back();
+    softmax(GetParam(), {.bias = bias.data(), .row = scores.data(), .count = static_cast<std::int64_t>(count)});
+    EXPECT_EQ(scores.back(), -7.0F) << "wrote past the row's room";
+    scores.resize(count);
     return scores;
   }
 };
@@ -49,6 +52,18 @@ TEST_P(SoftmaxTest, IsTheTextbookFunction) {
         ASSERT_NEAR(weights[j], weight, 1e-6 * (1 + below) * weight) << count << " " << scale;
       }
     }
+  }
+}
+
+TEST_P(SoftmaxTest, IsTheSameWhateverStandsAfterTheRow) {
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal;
+  for (std::size_t count = 1; count < 40; ++count) {
+    std::vector<float> scores(count), bias(count);
+    for (float& score : scores) score = normal(random);
+    for (float& value : bias) value = normal(random);
+    std::vector<float> const expected = run(scores, bias, 0.0F);
+    for (float const after : {kNan, kInf, -kInf, 1e30F}) EXPECT_EQ(run(scores, bias, after), expected) << count;
   }
 }
 

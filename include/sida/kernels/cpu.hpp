@@ -97,6 +97,10 @@ SIDA_API void gemm_nn(CpuIsa isa, GemmNnArgs const& args) noexcept;
 /// than 1. A NaN makes the whole row NaN, and so does +inf, or a highest of -inf. `bias` and `row` don't overlap.
 /// Reentrant, on the calling thread.
 struct SoftmaxArgs {
+  /// Whole vectors are read and written: bias and row have room for `count` rounded up to a multiple of these. What
+  /// stands after `count` changes no weight, and is lost.
+  static constexpr std::int64_t kRoom = 16;
+
   float const* bias = nullptr;  ///< [count]
   float* row = nullptr;         ///< [count]
   std::int64_t count = 0;
