@@ -227,8 +227,11 @@ struct Cut {
     constexpr int64_t kPageElements = 2048;
     if (a.m <= kFewRows || a.k == 0) {
       // W comes from memory, which is fastest when it is read in many places at once, each in another page.
-      if (a.m <= kTileRows) w_rows = kTileRows;
-      if (a.w_stride < kPageElements) spread = kMostSpread;
+      bool const in_pages = a.w_stride >= kPageElements;
+      if (!in_pages) spread = kMostSpread;
+      // With little to multiply the processor fetches enough by itself.
+      fetches = in_pages ? a.m > kBlockRows : a.m > kTileRows && a.m <= kBlockRows;
+      if (a.m <= kTileRows || (fetches && !in_pages)) w_rows = kTileRows;
       return;
     }
     // Rows of x stay in L2 for all of W, of which what is next is fetched meanwhile.
@@ -284,7 +287,7 @@ void multiply_group(GemmNt const& a, Rows const& rows, Columns const& cols, Cut 
   b.sums_stride = cols.spread * kTileRows;
   b.second_w = kTileRows * b.sums_stride;
   b.second_x = panel_sums * kTileRows;
-  b.ahead_stride = parts * a.w_stride;
+  b.ahead_stride = parts * b.w_stride;
   int64_t c = 0;
   do {
     b.k = a.k - c < cut.depth ? a.k - c : cut.depth;
@@ -296,8 +299,10 @@ void multiply_group(GemmNt const& a, Rows const& rows, Columns const& cols, Cut 
         b.x = x + row / kPanelRows * a.x_stride + c * kTileRows;
         b.sums = sums[row / kTileRows * panel_sums + s];
         // Each part fetches its share, so that memory has work all the time.
-        bool const fetches = cut.fetches && cols.has_next;
-        b.ahead = fetches ? b.w + (cut.w_rows + part) * a.w_stride : b.w;
+        bool const is_last = s + 1 == cols.spread;
+        bool const fetches = cut.fetches && (cols.has_next || !is_last);
+        int64_t const next = is_last ? cols.spread * cut.w_rows - s : 1;
+        b.ahead = fetches ? b.w + next * a.w_stride + part * b.w_stride : b.w;
         b.ahead_rows = fetches ? (cut.w_rows - part + parts - 1) / parts : 0;
         multiply_block(b, rows.count - row);
       }

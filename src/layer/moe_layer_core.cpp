@@ -41,7 +41,7 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 /// all its rows anew, and its first weights unprepared.
 std::int64_t task_columns(std::int64_t columns, std::int64_t units, std::size_t threads) {
   auto const enough = 2 * static_cast<std::int64_t>(threads);
-  std::int64_t per_task = 256;
+  std::int64_t per_task = 768;
   while (per_task > PackedRows::kColumns && units * ceil_div(columns, per_task) < enough) per_task /= 2;
   return per_task;
 }
