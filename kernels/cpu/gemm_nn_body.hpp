@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "kernels/cpu/gemm_nn.hpp"
+#include "kernels/cpu/unrolled.hpp"
 
 namespace sida::kernels {
 namespace {
@@ -17,20 +18,21 @@ namespace {
 template <class V, int Rows, int Vectors>
 __attribute__((noinline)) void tile(GemmNn const& a, int64_t last) {
   typename V::Floats sums[Rows][Vectors];
-  for (int r = 0; r < Rows; ++r) {
-    for (int v = 0; v < Vectors; ++v) sums[r][v] = V::zero();
+  SIDA_UNROLLED for (int r = 0; r < Rows; ++r) {
+    SIDA_UNROLLED for (int v = 0; v < Vectors; ++v) sums[r][v] = V::zero();
   }
   float const* b = a.b;
   for (int64_t c = 0; c < a.k; ++c, b += a.b_stride) {
     typename V::Floats bs[Vectors];
-    for (int v = 0; v < Vectors; ++v) bs[v] = V::load(b + v * V::kLanes, v + 1 < Vectors ? V::kLanes : last);
-    for (int r = 0; r < Rows; ++r) {
+    SIDA_UNROLLED for (int v = 0; v < Vectors; ++v) bs[v] =
+        V::load(b + v * V::kLanes, v + 1 < Vectors ? V::kLanes : last);
+    SIDA_UNROLLED for (int r = 0; r < Rows; ++r) {
       typename V::Floats const x = V::broadcast(a.x[r * a.x_stride + c]);
-      for (int v = 0; v < Vectors; ++v) sums[r][v] = V::multiply_add(x, bs[v], sums[r][v]);
+      SIDA_UNROLLED for (int v = 0; v < Vectors; ++v) sums[r][v] = V::multiply_add(x, bs[v], sums[r][v]);
     }
   }
-  for (int r = 0; r < Rows; ++r) {
-    for (int v = 0; v < Vectors; ++v) {
+  SIDA_UNROLLED for (int r = 0; r < Rows; ++r) {
+    SIDA_UNROLLED for (int v = 0; v < Vectors; ++v) {
       V::store(sums[r][v], a.y + r * a.y_stride + v * V::kLanes, v + 1 < Vectors ? V::kLanes : last);
     }
   }

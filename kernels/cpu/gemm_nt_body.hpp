@@ -6,16 +6,10 @@
 #include <stdint.h>
 
 #include "kernels/cpu/gemm_nt.hpp"
+#include "kernels/cpu/unrolled.hpp"
 
 namespace sida::kernels {
 namespace {
-
-// GCC keeps sums in registers throughout only if it unrolls the loops over a tile before all else.
-#ifdef __clang__
-#define SIDA_UNROLLED _Pragma("unroll")
-#else
-#define SIDA_UNROLLED _Pragma("GCC unroll 16")
-#endif
 
 // `V` is a width: V::Floats, a register of V::kLanes floats; `zero`, `multiply_add`; `load`, `load_f16` and
 // `load_bf16`, which widen; `sum4`, the lanes of four registers in each of kSumRows rows added up in V's one order;
