@@ -94,7 +94,8 @@ kernels::WeightType weight_type(Dtype dtype) noexcept {
 
 kernels::GemmNt plain_args(CpuIsa isa, GemmArgs const& args) noexcept {
   kernels::GemmNt plain = {args.x,        args.x_stride, args.w, args.w_stride, args.y,
-                           args.y_stride, args.m,        args.n, args.k,        weight_type(args.w_dtype)};
+                           args.y_stride, args.m,        args.n, args.k,        weight_type(args.w_dtype),
+                           args.adds};
   if (args.packed != nullptr) {
     plain.x = args.packed;
     plain.x_stride = packed_depth(args.k) * (isa == CpuIsa::amx_bf16 ? PackedRows::kPanelRows : 1);

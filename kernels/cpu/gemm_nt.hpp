@@ -17,6 +17,7 @@ struct GemmNt {
   int64_t y_stride;
   int64_t m, n, k;
   WeightType w_type;
+  bool adds = false;  // to what y holds
   /// AMX alone: where relu(y) goes, packed, in place of y, and elements from one panel to the next; or null. Columns of
   /// zeros fill up the last step.
   uint16_t* packed_relu = nullptr;

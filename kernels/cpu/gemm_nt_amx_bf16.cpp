@@ -70,13 +70,19 @@ inline __attribute__((always_inline)) void transpose(__m512 (&rows)[16]) {
   }
 }
 
-/// One tile of sums to y: rows of x by columns, which are rows of W.
-void store_sums(float const (*sums)[kTileRows], float* y, int64_t y_stride, int64_t rows, int64_t cols) {
+/// One tile of sums to y, or added to it: rows of x by columns, which are rows of W.
+void store_sums(float const (*sums)[kTileRows], float* y, int64_t y_stride, int64_t rows, int64_t cols, bool adds) {
   __m512 turned[16];
   for (int i = 0; i < 16; ++i) turned[i] = _mm512_load_ps(sums[i]);
   transpose(turned);
   auto const mask = static_cast<__mmask16>(0xffffU >> (16 - cols));
-  if (rows == kTileRows) {
+  if (adds) {
+    for (int i = 0; i < 16; ++i) {
+      if (i >= rows) continue;
+      float* const to = y + i * y_stride;
+      _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), turned[i]));
+    }
+  } else if (rows == kTileRows) {
     for (int i = 0; i < 16; ++i) _mm512_mask_storeu_ps(y + i * y_stride, mask, turned[i]);
   } else {
     for (int i = 0; i < 16; ++i) {
@@ -268,7 +274,7 @@ void store_group(GemmNt const& a, Rows const& rows, Columns const& cols, float c
     float* const y = a.y + (rows.first + r) * a.y_stride + cols.first;
     for (int64_t c = 0; c < cols.count; c += kTileRows) {
       int64_t const width = cols.count - c < kTileRows ? cols.count - c : kTileRows;
-      store_sums(sums + c, y + c, a.y_stride, count, width);
+      store_sums(sums + c, y + c, a.y_stride, count, width, a.adds);
     }
   }
 }

@@ -66,7 +66,7 @@ struct Block {
   float* y;
   int64_t y_stride;
   int64_t k;
-  bool first;  // of its sum: y is written, not added to
+  bool first;  // of its sum, and of y: it is written, not added to
 };
 
 /// What a tile fetches while it multiplies, so that memory works too: at each step `lines` cache lines, of `rows` rows
@@ -329,7 +329,7 @@ void run(GemmNt const& a) {
     do {
       int64_t const length = a.k - c < kSegment ? a.k - c : kSegment;
       auto const* const next = c + length < a.k ? panel_w + c + length : next_panel;
-      Block<Load> b = {x + c, a.x_stride, panel_w + c, a.w_stride, a.y + j, a.y_stride, length, c == 0};
+      Block<Load> b = {x + c, a.x_stride, panel_w + c, a.w_stride, a.y + j, a.y_stride, length, c == 0 && !a.adds};
       from_memory<Load>(b, first, cols, next);
       if (first < a.m) {
         b.x += first * a.x_stride;

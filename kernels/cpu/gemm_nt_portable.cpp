@@ -67,7 +67,7 @@ void tile(GemmNt const& a, std::int64_t i, std::int64_t j, std::int64_t begin, s
   for (int r = 0; r < Rows; ++r) {
     for (int c = 0; c < Cols; ++c) {
       float& y = a.y[(i + r) * a.y_stride + j + c];
-      y = begin == 0 ? total(sums[r][c]) : y + total(sums[r][c]);
+      y = begin == 0 && !a.adds ? total(sums[r][c]) : y + total(sums[r][c]);
     }
   }
 }

@@ -40,10 +40,11 @@ struct LinearRows {
   LinearRows(Matrix<float> rows) : x(rows) {}
 };
 
-/// One linear layer over the rows of an input that several may share: y = x w^T.
+/// One linear layer over the rows of an input that several may share: y = x w^T, or y += x w^T.
 struct LinearJob {
   WeightMatrix w;   // [out, in]
   Matrix<float> y;  // [tokens, out]
+  bool adds = false;
 };
 
 /// A block of outputs of one linear layer: all that one task computes.
@@ -107,22 +108,34 @@ struct LinearTask {
     args.m = rows;
     args.n = cols;
     args.k = from.x.cols;
+    args.adds = job.adds;
     PackedRows const packing = {isa, job.w.dtype, from.x.cols};
     if (from.packed != nullptr && packing.is_needed()) args.packed = from.packed + packing.bytes(row);
   }
 };
 
-/// Packs rows for weights of type `dtype` where `isa` wants that. room: PackedRows::bytes of them.
-inline LinearRows pack_rows(ThreadPool& pool, CpuIsa isa, Dtype dtype, Matrix<float const> x, std::byte* room) {
+/// Rows for products with weights of type `dtype`: `make(first, count)` writes some of x, which are packed at once,
+/// while they are in a cache, if `isa` wants that. room: PackedRows::bytes of x.
+template <class Make>
+LinearRows make_rows(ThreadPool& pool, CpuIsa isa, Dtype dtype, Matrix<float const> x, std::byte* room,
+                     Make const& make) {
   PackedRows const packing = {isa, dtype, x.cols};
-  if (!packing.is_needed()) return x;
+  constexpr std::int64_t kRows = PackedRows::kPanelRows;
   auto const task = [&](std::size_t panel) {
-    std::int64_t const first = static_cast<std::int64_t>(panel) * PackedRows::kPanelRows;
-    packing.pack(x.data + first * x.stride, x.stride, std::min(PackedRows::kPanelRows, x.rows - first), 0, x.cols,
-                 room + packing.bytes(first));
+    std::int64_t const first = static_cast<std::int64_t>(panel) * kRows;
+    std::int64_t const count = std::min(kRows, x.rows - first);
+    make(first, count);
+    if (!packing.is_needed()) return;
+    packing.pack(x.data + first * x.stride, x.stride, count, 0, x.cols, room + packing.bytes(first));
   };
-  pool.run(static_cast<std::size_t>(ceil_div(x.rows, PackedRows::kPanelRows)), task);
-  return {x, room};
+  pool.run(static_cast<std::size_t>(ceil_div(x.rows, kRows)), task);
+  return {x, packing.is_needed() ? room : nullptr};
+}
+
+/// Packs rows that are there.
+inline LinearRows pack_rows(ThreadPool& pool, CpuIsa isa, Dtype dtype, Matrix<float const> x, std::byte* room) {
+  if (!PackedRows{isa, dtype, x.cols}.is_needed()) return x;
+  return make_rows(pool, isa, dtype, x, room, [](std::int64_t, std::int64_t) {});
 }
 
 /// Calls `run(LinearTask)` for each task of all jobs over the same rows.

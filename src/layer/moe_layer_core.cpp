@@ -41,9 +41,10 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 /// all its rows anew, and its first weights unprepared.
 std::int64_t task_columns(std::int64_t columns, std::int64_t units, std::size_t threads) {
   auto const enough = 2 * static_cast<std::int64_t>(threads);
-  std::int64_t per_task = 768;
-  while (per_task > PackedRows::kColumns && units * ceil_div(columns, per_task) < enough) per_task /= 2;
-  return per_task;
+  std::int64_t steps = 24;  // of columns that are packed at once
+  auto const is_enough = [&] { return units * ceil_div(columns, steps * PackedRows::kColumns) >= enough; };
+  while (steps > 1 && !is_enough()) steps = ceil_div(steps, 2);
+  return steps * PackedRows::kColumns;
 }
 
 std::int64_t panels_of(std::int64_t rows) { return ceil_div(rows, PackedRows::kPanelRows); }
@@ -157,7 +158,7 @@ class Run {
 
   /// y[t] = sum in rank order; written whole.
   void combine() {
-    constexpr std::int64_t kTokens = 64;
+    constexpr std::int64_t kTokens = 16;
     parallel(step_.pool, ceil_div(step_.x.rows, kTokens), [&](std::int64_t task) {
       std::int64_t const end = std::min(step_.x.rows, (task + 1) * kTokens);
       for (std::int64_t t = task * kTokens; t < end; ++t) combine_token(t);

@@ -54,11 +54,8 @@ class HostSwitch final : public SwitchCompute {
     });
   }
 
-  /// Rows that are multiplied with `weight`, packed into `room` where that is faster.
-  LinearRows pack(ThreadPool& pool, Matrix<float const> rows, dense::WeightMatrix const& weight,
-                  std::byte* room) const {
-    return pack_rows(pool, options_.isa, weight.dtype, rows, room);
-  }
+  /// normed = norm(residual), for products with weights of type `dtype`, if any
+  LinearRows normalise(HostSwitchBuffers& at, ThreadPool& pool, float const* weight, Dtype dtype = Dtype::f32) const;
   Status run_attention(SwitchBatch& batch, ThreadPool& pool, SwitchBlockWeights const& block) const;
   void run_dense_ffn(HostSwitchBuffers& at, ThreadPool& pool, SwitchBlockWeights const& block) const;
   void run_head(HostSwitchBuffers& at, ThreadPool& pool) const;
@@ -90,6 +87,13 @@ Status HostSwitch::begin(SwitchBatch& batch) const {
   return {};
 }
 
+LinearRows HostSwitch::normalise(HostSwitchBuffers& at, ThreadPool& pool, float const* weight, Dtype dtype) const {
+  return make_rows(pool, options_.isa, dtype, at.normed, at.packed, [&](std::int64_t first, std::int64_t count) {
+    rms_norm(at.residual.row_range(first, count), weight, config_.layer_norm_epsilon,
+             at.normed.row_range(first, count));
+  });
+}
+
 /// residual += attention(norm(residual))
 Status HostSwitch::run_attention(SwitchBatch& batch, ThreadPool& pool, SwitchBlockWeights const& block) const {
   HostSwitchBuffers& at = of(batch);
@@ -111,20 +115,19 @@ Status HostSwitch::run_attention(SwitchBatch& batch, ThreadPool& pool, SwitchBlo
   std::int64_t const lanes = attention_lanes(pool, args);
   SIDA_TRY_ASSIGN(float* const scratch, at.reserve_scratch(attention_scratch(lanes, args.d_kv, args.longest), memory_));
 
-  rms_norm(pool, at.residual, block.attention_norm, config_.layer_norm_epsilon, at.normed);
+  LinearRows const x = normalise(at, pool, block.attention_norm, block.q.dtype);
   LinearJob const projections[] = {{block.q, at.q}, {block.k, at.k}, {block.v, at.v}};
-  run_linear(pool, options_.isa, pack(pool, at.normed, block.q, at.packed), projections);
+  run_linear(pool, options_.isa, x, projections);
   model_detail::run_attention(pool, args, scratch);
-  LinearJob const output[] = {{block.o, at.normed}};
-  run_linear(pool, options_.isa, pack(pool, at.context, block.o, at.packed), output,
-             [&](LinearBlock const& y) { add_to(at.residual, y); });
+  LinearJob const output[] = {{block.o, at.residual, true}};
+  run_linear(pool, options_.isa, pack_rows(pool, options_.isa, block.o.dtype, at.context, at.packed), output);
   return {};
 }
 
-/// residual += wo(act(wi(normed)))
+/// residual += wo(act(wi(norm(residual))))
 void HostSwitch::run_dense_ffn(HostSwitchBuffers& at, ThreadPool& pool, SwitchBlockWeights const& block) const {
   LinearJob const up = {block.wi, at.inner};
-  LinearRows const x = pack(pool, at.normed, block.wi, at.packed);
+  LinearRows const x = normalise(at, pool, block.ffn_norm, block.wi.dtype);
   PackedRows const packing = {options_.isa, block.wo.dtype, at.inner.cols};
   if (config_.activation == FfnKind::relu && x.packed != nullptr && packs_relu(packing)) {
     run_linear_relu_pack(pool, x, up, packing, at.packed_inner);
@@ -135,9 +138,8 @@ void HostSwitch::run_dense_ffn(HostSwitchBuffers& at, ThreadPool& pool, SwitchBl
       packing.pack(y.y.data, y.y.stride, y.y.rows, y.first_col, y.y.cols, at.packed_inner + packing.bytes(y.first_row));
     });
   }
-  LinearJob const down[] = {{block.wo, at.normed}};
-  LinearRows const inner(at.inner, packing.is_needed() ? at.packed_inner : nullptr);
-  run_linear(pool, options_.isa, inner, down, [&](LinearBlock const& y) { add_to(at.residual, y); });
+  LinearJob const down[] = {{block.wo, at.residual, true}};
+  run_linear(pool, options_.isa, {at.inner, packing.is_needed() ? at.packed_inner : nullptr}, down);
 }
 
 Status HostSwitch::run_blocks(SwitchBatch& batch, ThreadPool& pool, std::uint32_t last) const {
@@ -145,8 +147,11 @@ Status HostSwitch::run_blocks(SwitchBatch& batch, ThreadPool& pool, std::uint32_
   for (; batch.block < last; ++batch.block) {
     SwitchBlockWeights const& block = weights_.blocks[batch.block];
     SIDA_TRY(run_attention(batch, pool, block));
-    rms_norm(pool, at.residual, block.ffn_norm, config_.layer_norm_epsilon, at.normed);
-    if (!config_.is_sparse(batch.block)) run_dense_ffn(at, pool, block);
+    if (config_.is_sparse(batch.block)) {
+      normalise(at, pool, block.ffn_norm);
+    } else {
+      run_dense_ffn(at, pool, block);
+    }
   }
   return {};
 }
@@ -170,7 +175,7 @@ Status HostSwitch::run_moe(std::uint32_t layer, SwitchBatch& batch, ThreadPool& 
 
 Status HostSwitch::finish(SwitchBatch& batch, ThreadPool& pool) const {
   HostSwitchBuffers& at = of(batch);
-  rms_norm(pool, at.residual, weights_.final_norm, config_.layer_norm_epsilon, at.normed);
+  normalise(at, pool, weights_.final_norm);
   mean_rows(pool, at.normed, batch.offsets, at.means);
   if (has_head()) run_head(at, pool);
   at.hidden = at.normed;

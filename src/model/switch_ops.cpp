@@ -6,19 +6,6 @@
 namespace sida::inline v0::model_detail {
 namespace {
 
-// Rows that one task normalises or adds: some 100 KB, so that a task outweighs its start.
-constexpr std::int64_t kRowsPerTask = 32;
-
-/// Calls `row_range(first, last)` for chunks of [0, rows) on the pool.
-template <class F>
-void for_row_chunks(ThreadPool& pool, std::int64_t rows, F const& row_range) {
-  auto const task = [&](std::size_t number) {
-    std::int64_t const first = static_cast<std::int64_t>(number) * kRowsPerTask;
-    row_range(first, std::min(first + kRowsPerTask, rows));
-  };
-  pool.run(static_cast<std::size_t>(ceil_div(rows, kRowsPerTask)), task);
-}
-
 /// Several sums side by side: one alone waits for each of its additions.
 double sum_squares(std::span<float const> values) noexcept {
   constexpr std::size_t kSums = 8;
@@ -47,40 +34,33 @@ void activate(FfnKind kind, LinearBlock const& block) noexcept {
   }
 }
 
-void add_to(Matrix<float> residual, LinearBlock const& block) noexcept {
-  for (std::int64_t r = 0; r < block.y.rows; ++r) {
-    float* const to = residual.data + (block.first_row + r) * residual.stride + block.first_col;
-    auto const from = block.y.row(r);
-    for (std::size_t c = 0; c < from.size(); ++c) to[c] += from[c];
-  }
-}
-
 void apply_tanh(LinearBlock const& block) noexcept {
   for (std::int64_t r = 0; r < block.y.rows; ++r) {
     for (float& value : block.y.row(r)) value = std::tanh(value);
   }
 }
 
-void rms_norm(ThreadPool& pool, Matrix<float const> x, float const* weight, float epsilon, Matrix<float> y) {
-  for_row_chunks(pool, x.rows, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t r = first; r < last; ++r) {
-      auto const from = x.row(r);
-      auto const to = y.row(r);
-      auto const variance = static_cast<float>(sum_squares(from) / static_cast<double>(from.size()));
-      float const scale = 1.0F / std::sqrt(variance + epsilon);
-      for (std::size_t c = 0; c < from.size(); ++c) to[c] = weight[c] * (from[c] * scale);
-    }
-  });
+void rms_norm(Matrix<float const> x, float const* weight, float epsilon, Matrix<float> y) noexcept {
+  for (std::int64_t r = 0; r < x.rows; ++r) {
+    auto const from = x.row(r);
+    auto const to = y.row(r);
+    auto const variance = static_cast<float>(sum_squares(from) / static_cast<double>(from.size()));
+    float const scale = 1.0F / std::sqrt(variance + epsilon);
+    for (std::size_t c = 0; c < from.size(); ++c) to[c] = weight[c] * (from[c] * scale);
+  }
 }
 
 void add_rows(ThreadPool& pool, Matrix<float const> x, Matrix<float> y) {
-  for_row_chunks(pool, x.rows, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t r = first; r < last; ++r) {
+  constexpr std::int64_t kRows = 16;  // some 50 KB, so that a task outweighs its start
+  auto const task = [&](std::size_t number) {
+    std::int64_t const first = static_cast<std::int64_t>(number) * kRows;
+    for (std::int64_t r = first; r < std::min(first + kRows, x.rows); ++r) {
       auto const from = x.row(r);
       auto const to = y.row(r);
       for (std::size_t c = 0; c < from.size(); ++c) to[c] += from[c];
     }
-  });
+  };
+  pool.run(static_cast<std::size_t>(ceil_div(x.rows, kRows)), task);
 }
 
 void mean_rows(ThreadPool& pool, Matrix<float const> x, std::span<std::uint32_t const> offsets, Matrix<float> out) {

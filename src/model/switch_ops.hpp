@@ -20,6 +20,7 @@ using dense::ceil_div;
 using dense::LinearBlock;
 using dense::LinearJob;
 using dense::LinearRows;
+using dense::make_rows;
 using dense::pack_rows;
 using dense::run_linear;
 using dense::run_linear_relu_pack;
@@ -27,12 +28,10 @@ using dense::widen_row;
 
 /// What follows a linear layer: applied to one block.
 void activate(FfnKind kind, LinearBlock const& block) noexcept;
-/// residual[tokens, out] += block
-void add_to(Matrix<float> residual, LinearBlock const& block) noexcept;
 void apply_tanh(LinearBlock const& block) noexcept;
 
 /// y = x / rms(x) * weight, row by row; the mean of squares in double. x, y: [tokens, d_model].
-void rms_norm(ThreadPool& pool, Matrix<float const> x, float const* weight, float epsilon, Matrix<float> y);
+void rms_norm(Matrix<float const> x, float const* weight, float epsilon, Matrix<float> y) noexcept;
 
 /// y += x. x, y: [tokens, d_model].
 void add_rows(ThreadPool& pool, Matrix<float const> x, Matrix<float> y);

@@ -75,6 +75,7 @@ struct Problem {
   std::vector<float> x;           // [m, k] at x_stride
   std::vector<float> wide;        // [n, k] at w_stride: the weights as floats
   std::vector<std::uint8_t> raw;  // the same in `dtype`
+  std::vector<float> start;       // [m, n] at y_stride: what is added to; or empty
 
   Problem(std::int64_t m_, std::int64_t n_, std::int64_t k_, Dtype dtype_, std::mt19937& random, std::int64_t gap = 3)
       : m(m_), n(n_), k(k_), dtype(dtype_), x_stride(k_ + gap), w_stride(k_ + gap + 1), y_stride(n_ + gap) {
@@ -87,6 +88,15 @@ struct Problem {
     }
     for (std::int64_t j = 0; j < n; ++j) {
       for (std::int64_t c = 0; c < k; ++c) set_weight(static_cast<std::size_t>(j * w_stride + c), random);
+    }
+  }
+
+  /// Each y has a value before.
+  void start_anywhere(std::mt19937& random) {
+    std::normal_distribution<float> normal(0.0F, 10.0F);
+    start.assign(static_cast<std::size_t>(m * y_stride), kUntouched);
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t j = 0; j < n; ++j) start[static_cast<std::size_t>(i * y_stride + j)] = normal(random);
     }
   }
 
@@ -110,7 +120,8 @@ struct Problem {
   std::vector<float> run(CpuIsa isa) const { return run(isa, m, n); }
   /// In blocks of `rows` by `cols`, each with rows packed for itself where the instruction set wants them so.
   std::vector<float> run(CpuIsa isa, std::int64_t rows, std::int64_t cols) const {
-    std::vector<float> y(static_cast<std::size_t>(m * y_stride), kUntouched);
+    std::vector<float> y = start;
+    if (start.empty()) y.assign(static_cast<std::size_t>(m * y_stride), kUntouched);
     PackedRows const packing = {isa, dtype, k};
     Packed packed(packing.bytes(rows));
     for (std::int64_t i = 0; i < m; i += rows) {
@@ -127,7 +138,8 @@ struct Problem {
                       .n = std::min(cols, n - j),
                       .k = k,
                       .w_dtype = dtype,
-                      .packed = packing.is_needed() ? packed.bytes() : nullptr});
+                      .packed = packing.is_needed() ? packed.bytes() : nullptr,
+                      .adds = !start.empty()});
       }
     }
     return y;
@@ -137,7 +149,8 @@ struct Problem {
     bool const rounds = PackedRows{isa, dtype, k}.is_needed();
     for (std::int64_t i = 0; i < m; ++i) {
       for (std::int64_t j = 0; j < n; ++j) {
-        double sum = 0, magnitude = 0;
+        double sum = start.empty() ? 0 : double{start[static_cast<std::size_t>(i * y_stride + j)]};
+        double magnitude = std::abs(sum);
         for (std::int64_t c = 0; c < k; ++c) {
           float const value = x[static_cast<std::size_t>(i * x_stride + c)];
           double const product = double{rounds ? to_float(to_bf16(value)) : value} *
@@ -146,7 +159,7 @@ struct Problem {
           magnitude += std::abs(product);
         }
         // Rounding of any order of summation: k eps times the sum of magnitudes (Higham, 3.5).
-        double const bound = static_cast<double>(k) * std::numeric_limits<float>::epsilon() * magnitude + 1e-40;
+        double const bound = static_cast<double>(k + 1) * std::numeric_limits<float>::epsilon() * magnitude + 1e-40;
         ASSERT_NEAR(y[static_cast<std::size_t>(i * y_stride + j)], sum, bound)
             << "y[" << i << ", " << j << "] of m " << m << ", n " << n << ", k " << k;
       }
@@ -189,6 +202,16 @@ TEST_P(GemmNt, AgreesWithDoublePrecisionOnLongRows) {
       Problem const problem(m, 11, k, dtype(), random_);
       problem.expect_near(isa(), problem.run(isa()));
     }
+  }
+}
+
+TEST_P(GemmNt, AddsToWhatIsThere) {
+  for (auto const& [m, n, k] : {std::tuple(1, 9, 40), {5, 17, 300}, {16, 32, 64}, {37, 70, 1500}, {130, 96, 96}}) {
+    Problem problem(m, n, k, dtype(), random_);
+    problem.start_anywhere(random_);
+    std::vector<float> const sums = problem.run(isa());
+    problem.expect_near(isa(), sums);
+    EXPECT_EQ(problem.run(isa(), 16, 32), sums) << "m " << m << ", n " << n << ", k " << k;
   }
 }
 
@@ -325,6 +348,16 @@ TEST_P(GemmNt, WritesZerosWhenThereIsNothingToSum) {
                   .w_dtype = dtype(),
                   .packed = is_packed ? packed.bytes() : nullptr});
   EXPECT_EQ(y, std::vector<float>(6, 0.0F));
+  y.assign(6, kUntouched);
+  gemm_nt(isa(), {.y = y.data(),
+                  .y_stride = 3,
+                  .m = 2,
+                  .n = 3,
+                  .k = 0,
+                  .w_dtype = dtype(),
+                  .packed = is_packed ? packed.bytes() : nullptr,
+                  .adds = true});
+  EXPECT_EQ(y, std::vector<float>(6, kUntouched));
 }
 
 TEST_P(GemmNt, TouchesNothingWithoutRowsOrColumns) {

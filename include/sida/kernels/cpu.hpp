@@ -47,10 +47,10 @@ struct PackedRows {
                      std::byte* packed) const noexcept;
 };
 
-/// y = x W^T for one block of outputs: y[i, j] = sum over c of x[i, c] * w[j, c].
+/// y = x W^T for one block of outputs: y[i, j] = sum over c of x[i, c] * w[j, c]; with `adds`, y += x W^T.
 /// x: [m, k] float, w: [n, k] of type `w_dtype`, y: [m, n] float; strides in elements.
 /// Each y[i, j] is summed in an order that depends on k and the instruction set alone, so that splitting rows or
-/// columns in any way gives identical bytes. With k = 0 every output is 0.
+/// columns in any way gives identical bytes. With k = 0 nothing is added to 0, or to y.
 /// Where `packed` is given it is read in x's place, and must be these rows packed for `isa`, `w_dtype` and `k`.
 /// Otherwise no element of x is rounded, and avx512_bf16 and amx_bf16 are as avx512.
 /// Precondition: `isa` is among runnable_cpu_isas(); no output overlaps an input. Reentrant, on the calling thread.
@@ -64,6 +64,7 @@ struct GemmArgs {
   std::int64_t m = 0, n = 0, k = 0;
   Dtype w_dtype = Dtype::f32;
   std::byte const* packed = nullptr;
+  bool adds = false;  ///< to what y holds, which is the first term of the sum, or the last
 };
 SIDA_API void gemm_nt(CpuIsa isa, GemmArgs const& args) noexcept;
 
@@ -72,7 +73,7 @@ SIDA_API bool packs_relu(PackedRows const& packing) noexcept;
 /// The hidden layer of a ReLU network, for the product that follows: gemm_nt into y, each y below 0 replaced by 0, and
 /// columns [first, first + n) of rows of `packing` packed from it, without y. The same bytes, in less time: AMX's sums
 /// are laid out as packed rows are. Zeros after the last of packing.k columns and after row m, as PackedRows packs
-/// them. args: as for gemm_nt, with `packed` given; y is neither read nor written. Precondition: packs_relu(packing);
+/// them. args: as for gemm_nt, with `packed` given; y and `adds` mean nothing. Precondition: packs_relu(packing);
 /// `first` is a multiple of PackedRows::kColumns, and so is first + n, or it is packing.k.
 SIDA_API void gemm_nt_relu_pack(GemmArgs const& args, PackedRows const& packing, std::int64_t first,
                                 std::byte* packed) noexcept;
