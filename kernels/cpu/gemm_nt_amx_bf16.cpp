@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kTileRows = 16;  // of W, and of x
 constexpr int64_t kTileElements = 512;
 constexpr int64_t kBlockRows = 2 * kTileRows;  // of W and of x: four tiles of sums
-constexpr int64_t kSums = 512;                 // rows of 16 sums that are kept at a time: 32 KiB
+constexpr int64_t kSums = 768;                 // rows of 16 sums that are kept at a time: 48 KiB
 
 struct TileConfig {
   uint8_t palette = 1;
@@ -215,36 +215,49 @@ void multiply_block(Block const& b, int64_t m) {
   return two_x ? multiply<1, 2>(b) : multiply<1, 1>(b);
 }
 
-constexpr int64_t kFewRows = 64;  // of x
+constexpr int64_t kFewRows = 64;     // of x
+constexpr int64_t kFewOfShort = 96;  // the same, where rows of W are shorter than a page
+constexpr int64_t kMostRows = 256;   // whose sums are kept at a time
 constexpr int64_t kMostSpread = 4;
 constexpr int64_t kDepth = 256;
 static_assert(kDepth % kPackedDepth == 0);  // else a sum's order would depend on where k is cut
-static_assert(kMostSpread * kBlockRows * (kFewRows / kTileRows) <= kSums);
+static_assert(kMostSpread * kBlockRows * (kFewOfShort / kTileRows) <= kSums);
+static_assert(kBlockRows * (kMostRows / kTileRows) <= kSums);
 
-/// How a product is cut up.
+/// How a product is cut up. Timed on a Sapphire Rapids.
 struct Cut {
-  int64_t rows = kFewRows;  // of x, whose sums are kept at a time
+  int64_t rows = kFewOfShort;  // of x, whose sums are kept at a time
   int64_t w_rows = kBlockRows;
   int64_t spread = 1;  // a tile takes each so-many-th row of W
   int64_t depth;       // of k, in one go
-  bool fetches = false;
+  bool fetches;        // what is next of W
 
   explicit Cut(GemmNt const& a) : depth(a.k) {
     constexpr int64_t kPageElements = 2048;
-    if (a.m <= kFewRows || a.k == 0) {
-      // W comes from memory, which is fastest when it is read in many places at once, each in another page.
-      bool const in_pages = a.w_stride >= kPageElements;
-      if (!in_pages) spread = kMostSpread;
-      // With little to multiply the processor fetches enough by itself.
-      fetches = in_pages ? a.m > kBlockRows : a.m > kTileRows && a.m <= kBlockRows;
-      if (a.m <= kTileRows || (fetches && !in_pages)) w_rows = kTileRows;
-      return;
+    bool const is_short = a.w_stride < kPageElements;
+    if (a.m <= (is_short ? kFewOfShort : kFewRows) || a.k == 0) {
+      read_once(a.m, is_short);
+    } else {
+      stay_in_caches(a);
     }
-    // Rows of x stay in L2 for all of W, of which what is next is fetched meanwhile.
+  }
+
+ private:
+  /// W comes from memory, which is fastest when it is read in many places at once, each in another page. Where that
+  /// keeps the processor's own prefetchers busy enough, fetching only takes time.
+  void read_once(int64_t m, bool is_short) {
+    bool const is_pair = m > kTileRows && m <= kBlockRows;
+    if (is_short) spread = kMostSpread;
+    if (m <= kTileRows || (is_short && is_pair)) w_rows = kTileRows;
+    fetches = is_short ? is_pair || m > kFewRows : m > kBlockRows;
+  }
+
+  /// Rows of x stay in L2 for all of W, of which what is next is fetched meanwhile.
+  void stay_in_caches(GemmNt const& a) {
     fetches = true;
-    constexpr int64_t kInL2 = 524288, kMost = kSums / kBlockRows * kTileRows;
+    constexpr int64_t kInL2 = 524288;
     int64_t most = kInL2 / a.k / kBlockRows * kBlockRows;
-    most = most < kFewRows ? kFewRows : most > kMost ? kMost : most;
+    most = most < kFewRows ? kFewRows : most > kMostRows ? kMostRows : most;
     int64_t const parts = (a.m + most - 1) / most;
     rows = ((a.m + parts - 1) / parts + kBlockRows - 1) / kBlockRows * kBlockRows;
     // A block of W stays in L1 for all rows of x: unless its rows are so far apart that they are in each other's way.
