@@ -249,7 +249,8 @@ TEST_P(GemmNt, GivesTheSameBytesForManyRowsHoweverTheyAreSplit) {
   for (auto const& [k, gap] : {std::pair{768, 3}, {1000, 23}, {2100, 3}}) {
     Problem const problem(333, 190, k, dtype(), random_, gap);
     std::vector<float> const whole = problem.run(isa());
-    for (auto const& [rows, cols] : {std::pair{1, 190}, {16, 64}, {48, 130}, {70, 33}, {130, 190}, {333, 32}}) {
+    for (auto const& [rows, cols] :
+         {std::pair{1, 190}, {16, 64}, {26, 190}, {48, 130}, {70, 33}, {84, 190}, {130, 190}, {333, 32}}) {
       std::vector<float> const split = problem.run(isa(), rows, cols);
       ASSERT_EQ(std::memcmp(whole.data(), split.data(), whole.size() * sizeof(float)), 0)
           << "blocks of " << rows << " x " << cols << ", k " << k;
@@ -415,7 +416,10 @@ TEST_P(GemmNtReluPack, PacksAHiddenLayerAsIfItHadBeenWrittenFirst) {
                                      {3, 70, 0, 3},
                                      {16, 160, 100, 3},
                                      {40, 255, 768, 3},
+                                     {26, 320, 768, 3},
                                      {64, 320, 768, 3},
+                                     {84, 320, 768, 3},
+                                     {40, 200, 300, 2000},
                                      {20, 300, 300, 723},
                                      {30, 200, 100, 2000},
                                      {130, 320, 768, 255},
