@@ -14,8 +14,14 @@ namespace {
 inline float add_bias(Softmax const& a) {
   Floats highest = all(-__builtin_inff());
   for (int64_t j = 0; j < a.count; j += kWidth) {
-    Floats scores = load(a.row + j, kWidth) + load(a.bias + j, kWidth);
-    if (a.count - j < kWidth) scores = lanes() < all(static_cast<float>(a.count - j)) ? scores : all(-__builtin_inff());
+    Floats scores = load(a.row + j, kWidth);
+    Floats bias = load(a.bias + j, kWidth);
+    if (a.count - j < kWidth) {
+      auto const is_there = lanes() < all(static_cast<float>(a.count - j));
+      scores = is_there ? scores : all(-__builtin_inff());
+      bias = is_there ? bias : Floats{};
+    }
+    scores += bias;
     store(scores, a.row + j, kWidth);
     highest = scores > highest ? scores : highest;
   }

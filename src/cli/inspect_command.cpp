@@ -227,8 +227,8 @@ class Verifier {
         total_(checkpoint.dense_bytes() + checkpoint.expert_count() * checkpoint.layout.size_bytes) {}
 
   Status run() {
-    SIDA_TRY_ASSIGN(buffer_,
-                    Buffer::allocate(memory_, slot_bytes_for(checkpoint_.layout.size_bytes), kRecordAlignment));
+    SIDA_TRY_ASSIGN(buffer_, Buffer::allocate(memory_, slot_bytes_for(checkpoint_.layout.size_bytes), kRecordAlignment,
+                                              "one expert"));
     for (auto const& name : checkpoint_.dense_names) SIDA_TRY(read_dense(name));
     auto const counts = checkpoint_.experts->experts_per_layer();
     for (std::uint32_t layer = 0; layer < counts.size(); ++layer) {

@@ -45,15 +45,6 @@ std::vector<std::pair<std::string, CpuIsa>> isa_words() {
   return words;
 }
 
-void check_isa(CpuIsa isa) {
-  if (is_runnable(isa)) return;
-  std::string runnable;
-  for (CpuIsa const other : runnable_cpu_isas())
-    runnable += (runnable.empty() ? "" : ", ") + std::string(sida::to_string(other));
-  throw CLI::ValidationError(
-      "--isa", "this processor does not run " + std::string(sida::to_string(isa)) + " code, but: " + runnable);
-}
-
 }  // namespace
 
 std::uint64_t ServeOptions::default_threads() noexcept {
@@ -89,8 +80,16 @@ void add_serve_options(CLI::App& app, ServeOptions& options) {
              "Instruction set of the CPU kernels, by default the best that this processor runs");
 }
 
+void check_isa(CpuIsa isa, std::span<CpuIsa const> runnable) {
+  if (std::find(runnable.begin(), runnable.end(), isa) != runnable.end()) return;
+  std::string words;
+  for (CpuIsa const other : runnable) words += (words.empty() ? "" : ", ") + std::string(sida::to_string(other));
+  throw CLI::ValidationError("--isa",
+                             "this processor does not run " + std::string(sida::to_string(isa)) + ", but: " + words);
+}
+
 void check_serve_options(ServeOptions const& options) {
-  check_isa(options.isa);
+  check_isa(options.isa, runnable_cpu_isas());
   if (options.device == Device::cuda) return;
   if (options.device_budget) throw CLI::ValidationError("--device-budget", "this is for --device cuda");
   if (options.preloads) throw CLI::ValidationError("--preload", "this is for --device cuda");

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 
@@ -61,7 +62,9 @@ struct ServeOptions {
 /// Declares --model, --device, --budget, --device-budget, --preload, --policy, --prefetch-depth, --threads, --capacity,
 /// --read-path and --isa.
 void add_serve_options(CLI::App& app, ServeOptions& options);
-/// What one of them says of another. Throws CLI::ValidationError.
+/// Throws CLI::ValidationError where `isa` is not `runnable`.
+void check_isa(CpuIsa isa, std::span<CpuIsa const> runnable);
+/// What one of them says of another, or this machine of one. Throws CLI::ValidationError.
 void check_serve_options(ServeOptions const& options);
 
 std::string_view to_string(CapacityRule rule) noexcept;

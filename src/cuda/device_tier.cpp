@@ -109,8 +109,7 @@ Status DeviceTier::open(std::uint32_t slots, std::size_t slot_bytes, FillListene
   Range::prepare();
   SIDA_TRY(check(cudaGetDevice(&device_), "cudaGetDevice"));
   // Records are aligned to 4 KiB; device memory promises less.
-  SIDA_TRY_ASSIGN(arena_, Buffer::allocate(memory_, slots * slot_bytes + kRecordAlignment, 256,
-                                           "slots of " + std::to_string(slots) + " experts"));
+  SIDA_TRY_ASSIGN(arena_, Buffer::allocate(memory_, slots * slot_bytes + kRecordAlignment, 256, "slots of experts"));
   std::size_t const misaligned = reinterpret_cast<std::uintptr_t>(arena_.bytes().data()) % kRecordAlignment;
   base_ = arena_.bytes().data() + (misaligned == 0 ? 0 : kRecordAlignment - misaligned);
   slot_bytes_ = slot_bytes;

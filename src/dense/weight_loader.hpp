@@ -70,9 +70,9 @@ template <class Walk>
 Result<Buffer> load_weights(TensorSource const& source, MemoryResource& memory, Walk const& walk) {
   WeightLoader counter(source);
   walk(counter);
-  SIDA_TRY_ASSIGN(Buffer arena, Buffer::allocate(memory, counter.used_bytes(), Workspace::kAlignment,
-                                                 source.path() + ": dense weights"));
-  WeightLoader loader(source, arena.bytes());
+  auto arena = Buffer::allocate(memory, counter.used_bytes(), Workspace::kAlignment, "dense weights");
+  if (!arena) return std::move(arena).error().with_context(source.path());
+  WeightLoader loader(source, arena->bytes());
   walk(loader);
   SIDA_TRY(loader.take_status());
   return arena;

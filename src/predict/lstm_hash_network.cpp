@@ -51,7 +51,7 @@ Status LstmHashPass::run(std::span<Matrix<float const> const> embeddings, std::s
   share_out(sequences);
   carve(Workspace(), tokens);
   SIDA_TRY_ASSIGN(buffer_, Buffer::allocate(memory, std::max<std::size_t>(used_bytes_, 1), Workspace::kAlignment,
-                                            "the hash function's pass over " + std::to_string(tokens) + " tokens"));
+                                            "matrices of the hash function"));
   carve(Workspace(buffer_.bytes()), tokens);
   if (tokens == 0) return {};
 

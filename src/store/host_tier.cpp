@@ -29,8 +29,7 @@ class HostTier final : public FastTier {
   Status open(std::uint32_t slots, std::size_t slot_bytes, FillListener& listener) override {
     if (memory_.space() != Tier::host) return Error(Errc::invalid_argument, "a host tier needs host memory");
     // The caller derived `slots` from a byte budget, so this product fits.
-    SIDA_TRY_ASSIGN(arena_, Buffer::allocate(memory_, slots * slot_bytes, kRecordAlignment,
-                                             "slots of " + std::to_string(slots) + " experts"));
+    SIDA_TRY_ASSIGN(arena_, Buffer::allocate(memory_, slots * slot_bytes, kRecordAlignment, "slots of experts"));
     slot_bytes_ = slot_bytes;
     listener_ = &listener;
     try {

@@ -58,6 +58,7 @@ TEST_F(HashClassify, AsAHintChangesNoByteAndIsJudged) {
       hinted["min_expert_bytes_read"].get<double>() +
       slot * (hinted["mispredicted_loads"].get<double>() + hinted["prefetch_wasted"].get<double>());
   EXPECT_LE(hinted["expert_bytes_read"], 1.1 * explained);
+  EXPECT_LE(hinted["prefetch_wasted"].get<double>(), 0.25 * hinted["prefetch_used"].get<double>());
 }
 
 TEST_F(HashClassify, InPredictedModeStandsInForTheRouters) {

@@ -3,7 +3,10 @@
 #include <cstdint>
 #include <string>
 
+#include <CLI/CLI.hpp>
 #include <gtest/gtest.h>
+
+#include "cli/run_setup.hpp"
 
 namespace sida::cli {
 namespace {
@@ -73,6 +76,17 @@ TEST(Number, IsDigitsWithinARange) {
   EXPECT_EQ(*parse_number("10", 0, 10), 10U);
   for (auto const* const text : {"", "-1", "+1", "11", "1.0", " 1", "1 ", "0x1", "18446744073709551616"}) {
     EXPECT_FALSE(parse_number(text, 0, 10)) << text;
+  }
+}
+
+TEST(Isa, IsOneThatTheProcessorRuns) {
+  CpuIsa const runnable[] = {CpuIsa::portable, CpuIsa::avx2};
+  EXPECT_NO_THROW(check_isa(CpuIsa::avx2, runnable));
+  try {
+    check_isa(CpuIsa::amx_bf16, runnable);
+    FAIL() << "took an instruction set that isn't there";
+  } catch (CLI::ValidationError const& error) {
+    EXPECT_STREQ(error.what(), "--isa: this processor does not run amx_bf16, but: portable, avx2");
   }
 }
 

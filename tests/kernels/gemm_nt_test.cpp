@@ -206,7 +206,8 @@ TEST_P(GemmNt, AgreesWithDoublePrecisionOnLongRows) {
 }
 
 TEST_P(GemmNt, AddsToWhatIsThere) {
-  for (auto const& [m, n, k] : {std::tuple(1, 9, 40), {5, 17, 300}, {16, 32, 64}, {37, 70, 1500}, {130, 96, 96}}) {
+  for (auto const& [m, n, k] :
+       {std::tuple(1, 9, 40), {5, 17, 300}, {16, 32, 64}, {37, 70, 1500}, {130, 70, 1500}, {300, 40, 2100}}) {
     Problem problem(m, n, k, dtype(), random_);
     problem.start_anywhere(random_);
     std::vector<float> const sums = problem.run(isa());
@@ -444,7 +445,8 @@ TEST_P(GemmNtReluPack, PacksAHiddenLayerAsIfItHadBeenWrittenFirst) {
                            .n = std::min(cols, n - first),
                            .k = k,
                            .w_dtype = dtype,
-                           .packed = packed_x.bytes()},
+                           .packed = packed_x.bytes(),
+                           .adds = true},  // means nothing here
                           packing, first, fused.data());
       }
       EXPECT_EQ(std::memcmp(fused.data(), expected.bytes(), packing.bytes(m)), 0)

@@ -40,7 +40,7 @@ class SIDA_API Buffer {
   static Result<Buffer> allocate(MemoryResource& memory, std::size_t bytes, std::size_t alignment = 64,
                                  std::string_view purpose = {});
   /// Afterwards this has at least `bytes` bytes, and what was in it is lost if it had fewer. After a failure it has
-  /// none.
+  /// none. `memory` and `alignment` are the same in all calls.
   Status reserve(MemoryResource& memory, std::size_t bytes, std::size_t alignment, std::string_view purpose);
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {

@@ -33,7 +33,7 @@ class SIDA_API ThreadPool {
   /// How many tasks may run at the same moment, the calling thread included; at least 1.
   virtual std::size_t concurrency() const noexcept = 0;
   /// Calls `task(i)` once for each i in [0, tasks), on any thread and in any order, and returns when all are
-  /// done. Tasks do not throw and do not call `run`.
+  /// done. Tasks do not throw and do not call `run`. sida's own want 64 KiB of stack.
   virtual void run(std::size_t tasks, TaskRef task) = 0;
 };
 

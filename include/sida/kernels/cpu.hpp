@@ -50,7 +50,7 @@ struct PackedRows {
 /// y = x W^T for one block of outputs: y[i, j] = sum over c of x[i, c] * w[j, c]; with `adds`, y += x W^T.
 /// x: [m, k] float, w: [n, k] of type `w_dtype`, y: [m, n] float; strides in elements.
 /// Each y[i, j] is summed in an order that depends on k and the instruction set alone, so that splitting rows or
-/// columns in any way gives identical bytes. With k = 0 nothing is added to 0, or to y.
+/// columns in any way gives identical bytes. With k = 0 the sum is 0.
 /// Where `packed` is given it is read in x's place, and must be these rows packed for `isa`, `w_dtype` and `k`.
 /// Otherwise no element of x is rounded, and avx512_bf16 and amx_bf16 are as avx512.
 /// Precondition: `isa` is among runnable_cpu_isas(); no output overlaps an input. Reentrant, on the calling thread.
@@ -99,11 +99,11 @@ SIDA_API void gemm_nn(CpuIsa isa, GemmNnArgs const& args) noexcept;
 /// Reentrant, on the calling thread.
 struct SoftmaxArgs {
   /// Whole vectors are read and written: bias and row have room for `count` rounded up to a multiple of these. What
-  /// stands after `count` changes no weight, and is lost.
+  /// stands after `count` changes no weight; in `row` it is lost.
   static constexpr std::int64_t kRoom = 16;
 
-  float const* bias = nullptr;  ///< [count]
-  float* row = nullptr;         ///< [count]
+  float const* bias = nullptr;  ///< [count, and room]
+  float* row = nullptr;         ///< [count, and room]
   std::int64_t count = 0;
 };
 SIDA_API void softmax(CpuIsa isa, SoftmaxArgs const& args) noexcept;
