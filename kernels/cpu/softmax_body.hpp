@@ -31,7 +31,7 @@ inline float add_bias(Softmax const& a) {
 }
 
 /// Weights below e^-70 of the highest are 0: nothing in a sum of floats, and slow where they would be denormal.
-constexpr float kLeast = -70.0F;
+inline constexpr float kLeast = -70.0F;
 
 /// row = e^(row - highest). @return the sum.
 inline float exponentials(Softmax const& a, float highest) {
