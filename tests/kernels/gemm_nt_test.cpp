@@ -338,28 +338,16 @@ TEST_P(GemmNt, RoundsNothingThatIsNotPacked) {
   EXPECT_EQ(unpacked(isa()), unpacked(std::min(isa(), CpuIsa::avx512)));
 }
 
-TEST_P(GemmNt, WritesZerosWhenThereIsNothingToSum) {
+TEST_P(GemmNt, WritesOrAddsZerosWhenThereIsNothingToSum) {
   std::vector<float> y(6, kUntouched);
   Packed packed(0);
-  bool const is_packed = PackedRows{isa(), dtype(), 0}.is_needed();
-  gemm_nt(isa(), {.y = y.data(),
-                  .y_stride = 3,
-                  .m = 2,
-                  .n = 3,
-                  .k = 0,
-                  .w_dtype = dtype(),
-                  .packed = is_packed ? packed.bytes() : nullptr});
-  EXPECT_EQ(y, std::vector<float>(6, 0.0F));
-  y.assign(6, kUntouched);
-  gemm_nt(isa(), {.y = y.data(),
-                  .y_stride = 3,
-                  .m = 2,
-                  .n = 3,
-                  .k = 0,
-                  .w_dtype = dtype(),
-                  .packed = is_packed ? packed.bytes() : nullptr,
-                  .adds = true});
+  GemmArgs args = {.y = y.data(), .y_stride = 3, .m = 2, .n = 3, .k = 0, .w_dtype = dtype(), .adds = true};
+  if (PackedRows{isa(), dtype(), 0}.is_needed()) args.packed = packed.bytes();
+  gemm_nt(isa(), args);
   EXPECT_EQ(y, std::vector<float>(6, kUntouched));
+  args.adds = false;
+  gemm_nt(isa(), args);
+  EXPECT_EQ(y, std::vector<float>(6, 0.0F));
 }
 
 TEST_P(GemmNt, TouchesNothingWithoutRowsOrColumns) {
